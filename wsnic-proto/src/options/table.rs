@@ -1,0 +1,307 @@
+//! The table of options. Order: as in the manual.
+
+use super::{Group, Kind, OptionId, OptionSpec, Place, Switch};
+
+/// What most rows have in common.
+const ROW: OptionSpec = OptionSpec {
+    id: OptionId::UseSyslog,
+    name: "",
+    aliases: &[],
+    switch: None,
+    short: None,
+    env: None,
+    metavar: "",
+    kind: Kind::Present,
+    default: "",
+    help: "",
+    group: Group::Program,
+    place: Place::Everywhere,
+};
+const SERVER: OptionSpec = OptionSpec { group: Group::Server, ..ROW };
+const NETWORK: OptionSpec = OptionSpec { group: Group::Network, ..ROW };
+const DHCP: OptionSpec = OptionSpec { group: Group::Dhcp, ..ROW };
+const COMMAND_LINE: OptionSpec = OptionSpec { place: Place::CommandLine, ..ROW };
+
+/// Every option, in the order of [`OptionId`].
+pub static OPTIONS: &[OptionSpec] = &[
+    OptionSpec {
+        id: OptionId::WsServerAddr,
+        name: "ws_server_addr",
+        aliases: &["ws_address"],
+        short: Some('a'),
+        metavar: "ADDRESSES",
+        kind: Kind::Addresses,
+        default: "127.0.0.1",
+        help: "Addresses to listen on, IPv4 or IPv6. 127.0.0.1 serves browsers on this machine \
+               only, 0.0.0.0 every IPv4 address of the machine, :: every IPv6 address. Inside a \
+               container the default is 0.0.0.0.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::WsServerPort,
+        name: "ws_server_port",
+        aliases: &["ws_port"],
+        metavar: "PORT",
+        kind: Kind::Port,
+        default: "8086",
+        help: "Port for ws:// connections. With --docker-mode the default is 80.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::WssServerPort,
+        name: "wss_server_port",
+        aliases: &["wss_port"],
+        metavar: "PORT",
+        kind: Kind::Port,
+        default: "8087",
+        help: "Port for wss:// connections, which this version does not serve yet. With \
+               --docker-mode the default is 443.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::WssServerCert,
+        name: "wss_server_cert",
+        aliases: &["wss_certificate"],
+        short: Some('r'),
+        metavar: "FILE",
+        kind: Kind::Path,
+        help: "Certificate for wss:// in PEM form, with the chain behind it. The file may hold the \
+               private key too. Default: cert/cert.crt if that file exists, inside a container \
+               also /opt/wsnic/cert/cert.crt, else wss:// is off. This version checks the option and does not serve wss:// yet.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::WssServerKey,
+        name: "wss_server_key",
+        aliases: &["wss_private_key"],
+        short: Some('k'),
+        metavar: "FILE",
+        kind: Kind::Path,
+        help: "Private key of the certificate in PEM form. Default: cert/cert.key if that file \
+               exists, inside a container also /opt/wsnic/cert/cert.key, else the key is taken \
+               from the certificate's file.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::MaxClients,
+        name: "max_clients",
+        metavar: "COUNT",
+        kind: Kind::Number { min: 1, max: 1023 },
+        default: "1000",
+        help: "Clients that may be connected at the same time. A Linux bridge takes 1023 ports at \
+               most.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::Subnet,
+        name: "subnet",
+        aliases: &["bridge_subnet"],
+        short: Some('s'),
+        env: Some("WSNIC_SUBNET"),
+        metavar: "BLOCK",
+        kind: Kind::Block,
+        default: "192.168.86.0/24",
+        help: "Addresses of the guests' network. The first host address belongs to the bridge, \
+               which is the guests' gateway, the others are for guests. Choose another block if \
+               this one is in use on your network.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::Mtu,
+        name: "mtu",
+        aliases: &["dhcp_mtu"],
+        metavar: "BYTES",
+        kind: Kind::Number { min: 576, max: 65521 },
+        default: "1500",
+        help: "Largest IP packet on the guests' network, in bytes. Guests learn it by DHCP.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::EnableInet,
+        name: "enable_inet",
+        short: Some('i'),
+        env: Some("WSNIC_ENABLE_HOSTNET"),
+        kind: Kind::Flag,
+        help: "Whether guests reach the Internet through this machine (NAT). Yes without inet_iface \
+               uses the interface of the default route, no overrides inet_iface. Default: yes if \
+               inet_iface is set.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::InetIface,
+        name: "inet_iface",
+        aliases: &["eth_iface"],
+        short: Some('f'),
+        metavar: "INTERFACE",
+        kind: Kind::Interface,
+        help: "Interface through which guests reach the Internet (NAT). Unset and without \
+               enable_inet, guests reach each other and the gateway only.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::GuestAccess,
+        name: "guest_access",
+        metavar: "WHAT",
+        kind: Kind::Choice(&["internet", "lan", "all"]),
+        default: "internet",
+        help: "What guests may reach beyond their own network. \"internet\": public addresses. \
+               \"lan\": private addresses too, but no service of this machine and no link-local or \
+               metadata address. \"all\": everything that this machine reaches, and the machine \
+               itself.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::Allow,
+        name: "allow",
+        metavar: "BLOCKS",
+        kind: Kind::Blocks,
+        help: "Blocks that guests may reach although guest_access excludes them.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::Deny,
+        name: "deny",
+        metavar: "BLOCKS",
+        kind: Kind::Blocks,
+        help: "Blocks that guests may not reach, whatever the other options say.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::HostFirewall,
+        name: "host_firewall",
+        metavar: "ACTION",
+        kind: Kind::Choice(&["report", "open"]),
+        default: "report",
+        help: "What to do when this machine's firewall drops the guests' packets. \"report\" logs \
+               the command that would let them pass, \"open\" inserts accept rules and removes them \
+               at exit.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::AllowVlan,
+        name: "allow_vlan",
+        kind: Kind::Flag,
+        default: "no",
+        help: "Whether frames with a VLAN tag pass between guests.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::DhcpService,
+        name: "dhcp_service",
+        switch: Some(Switch { name: "disable_dhcp", value: "disabled" }),
+        env: Some("WSNIC_ENABLE_DHCP"),
+        metavar: "SERVICE",
+        kind: Kind::Choice(&["builtin", "dnsmasq", "disabled"]),
+        default: "builtin",
+        help: "Who gives guests their addresses. \"builtin\" needs nothing installed, \"dnsmasq\" is \
+               not supported by this version, \"disabled\" leaves it to the guests.",
+        ..DHCP
+    },
+    OptionSpec {
+        id: OptionId::DhcpLeaseFile,
+        name: "dhcp_lease_file",
+        metavar: "FILE",
+        kind: Kind::Path,
+        help: "Where leases are kept across restarts. Unset, they are forgotten at exit.",
+        ..DHCP
+    },
+    OptionSpec {
+        id: OptionId::DhcpLeaseTime,
+        name: "dhcp_lease_time",
+        short: Some('t'),
+        env: Some("WSNIC_DHCP_LEASE_TIME"),
+        metavar: "SECONDS",
+        kind: Kind::Number { min: 120, max: u32::MAX - 1 },
+        default: "86400",
+        help: "How long a guest keeps its address, in seconds.",
+        ..DHCP
+    },
+    OptionSpec {
+        id: OptionId::DhcpDomainName,
+        name: "dhcp_domain_name",
+        aliases: &["dhcp_domain"],
+        short: Some('n'),
+        env: Some("WSNIC_DHCP_DOMAIN_NAME"),
+        metavar: "NAME",
+        kind: Kind::Domain,
+        help: "Domain that guests search names in.",
+        ..DHCP
+    },
+    OptionSpec {
+        id: OptionId::DhcpNameserver,
+        name: "dhcp_nameserver",
+        aliases: &["dhcp_domain_name_server"],
+        short: Some('d'),
+        env: Some("WSNIC_DHCP_NAMESERVER"),
+        metavar: "ADDRESSES",
+        kind: Kind::NameServers,
+        help: "Name servers for guests, IPv4 addresses. Unset or empty: the gateway, which asks the \
+               name servers of this machine.",
+        ..DHCP
+    },
+    OptionSpec {
+        id: OptionId::HelperSocket,
+        name: "helper_socket",
+        metavar: "PATH",
+        kind: Kind::SocketPath,
+        default: "/run/wsnic-priv.sock",
+        help: "Socket between front-end and helper.",
+        ..ROW
+    },
+    OptionSpec {
+        id: OptionId::User,
+        name: "user",
+        metavar: "NAME",
+        kind: Kind::User,
+        help: "User that the front-end becomes when it is started as root. Default: wsnic if there \
+               is such a user, else nobody.",
+        ..ROW
+    },
+    OptionSpec {
+        id: OptionId::EnableIperf,
+        name: "enable_iperf",
+        short: Some('p'),
+        kind: Kind::Flag,
+        default: "no",
+        help: "Accepted and ignored. Run iperf3 -s -B with the bridge's address yourself.",
+        place: Place::Obsolete,
+        ..ROW
+    },
+    OptionSpec {
+        id: OptionId::Config,
+        name: "config",
+        short: Some('c'),
+        metavar: "FILE",
+        kind: Kind::Path,
+        help: "Read this wsnic.conf. Default: wsnic.conf in the working directory, else \
+               /etc/wsnic/wsnic.conf, if there is one.",
+        ..COMMAND_LINE
+    },
+    OptionSpec {
+        id: OptionId::Verbose,
+        name: "verbose",
+        short: Some('v'),
+        help: "Log more, given twice everything.",
+        ..COMMAND_LINE
+    },
+    OptionSpec {
+        id: OptionId::Quiet,
+        name: "quiet",
+        short: Some('q'),
+        help: "Log warnings and errors only.",
+        ..COMMAND_LINE
+    },
+    OptionSpec {
+        id: OptionId::DockerMode,
+        name: "docker_mode",
+        help: "Take the defaults of a container. Listen on 0.0.0.0, ports 80 and 443, and read the \
+               WSNIC_ environment variables.",
+        ..COMMAND_LINE
+    },
+    OptionSpec {
+        id: OptionId::UseSyslog,
+        name: "use_syslog",
+        help: "Accepted and ignored. The log goes to stderr, which is the journal under systemd.",
+        ..COMMAND_LINE
+    },
+];

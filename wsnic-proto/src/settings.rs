@@ -1,0 +1,174 @@
+//! The effective configuration: every option, checked and typed.
+//!
+//! Made once by the command that is started (`wsnic`, or helper and front-end under systemd) from
+//! file, environment and command line by [`resolve`]; nothing behind it parses text again.
+
+mod facts;
+mod parse;
+mod render;
+mod resolve;
+
+pub use facts::Facts;
+pub use resolve::resolve;
+
+use crate::address::{Cidr, Plan};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+/// Everything that an operator can set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Where clients connect.
+    pub server: Server,
+    /// The guests' network.
+    pub network: Network,
+    /// Addresses and names for guests.
+    pub dhcp: Dhcp,
+    /// The helper's socket.
+    pub helper_socket: PathBuf,
+    /// The user that the front-end becomes when it is started as root; None: `wsnic` if there is one, else `nobody`.
+    pub user: Option<String>,
+}
+
+/// Where clients connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Addresses to listen on, at least one.
+    pub addresses: Vec<IpAddr>,
+    /// Port for ws://.
+    pub ws_port: u16,
+    /// Port for wss://.
+    pub wss_port: u16,
+    /// Certificate chain (PEM); None: no wss://.
+    pub wss_cert: Option<PathBuf>,
+    /// Private key (PEM); None: it stands in the certificate's file.
+    pub wss_key: Option<PathBuf>,
+    /// Sessions at the same time, 1 to 1023 (the kernel's bridge takes 1,023 ports).
+    pub max_clients: u32,
+}
+
+/// The guests' network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Gateway and guest addresses.
+    pub plan: Plan,
+    /// MTU in bytes, 576 to 65521 (the largest that a TAP takes).
+    pub mtu: u16,
+    /// Where guests' packets leave the host.
+    pub nat: Nat,
+    /// What guests may reach beyond their own network.
+    pub guest_access: GuestAccess,
+    /// Blocks that guests may reach although `guest_access` says no.
+    pub allow: Vec<Cidr>,
+    /// Blocks that guests may not reach, whatever the rest says.
+    pub deny: Vec<Cidr>,
+    /// What to do about a host firewall that drops forwarded packets.
+    pub host_firewall: HostFirewall,
+    /// Whether VLAN-tagged frames pass between guests.
+    pub allow_vlan: bool,
+}
+
+/// Where guests' packets leave the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nat {
+    /// Nowhere.
+    Off,
+    /// By this interface.
+    Interface(InterfaceName),
+    /// By the interface of the default route, whichever that is at the moment.
+    DefaultRoute,
+}
+
+/// What guests may reach beyond their own network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestAccess {
+    /// Public addresses only.
+    Internet,
+    /// Private ranges too; not the host's services, not link-local or metadata addresses.
+    Lan,
+    /// Everything that the host reaches, and the host.
+    All,
+}
+
+impl GuestAccess {
+    /// The words in wsnic.conf.
+    pub(crate) const WORDS: [(&'static str, GuestAccess); 3] =
+        [("internet", GuestAccess::Internet), ("lan", GuestAccess::Lan), ("all", GuestAccess::All)];
+}
+
+/// What to do about a host firewall that drops forwarded packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostFirewall {
+    /// Say so in the log, with the command that opens it.
+    Report,
+    /// Insert two accept rules and remove them at exit.
+    Open,
+}
+
+impl HostFirewall {
+    /// The words in wsnic.conf.
+    pub(crate) const WORDS: [(&'static str, HostFirewall); 2] =
+        [("report", HostFirewall::Report), ("open", HostFirewall::Open)];
+}
+
+/// A Linux interface name: 1 to 15 bytes, no `/`, no white space, not `.` or `..` (dev_valid_name).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct InterfaceName(String);
+
+impl InterfaceName {
+    /// The name, if the kernel would take it.
+    pub fn new(name: &str) -> Option<InterfaceName> {
+        let good = (1..=15).contains(&name.len())
+            && name != "."
+            && name != ".."
+            && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/' && byte != b':');
+        good.then(|| InterfaceName(name.to_owned()))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Addresses and names for guests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dhcp {
+    /// Who answers.
+    pub service: DhcpService,
+    /// Where leases are kept across restarts; None: nowhere.
+    pub lease_file: Option<PathBuf>,
+    /// Seconds, 120 to 4294967294.
+    pub lease_time: u32,
+    /// Domain that guests search in.
+    pub domain_name: Option<String>,
+    /// Name servers to announce; empty: the gateway, which forwards to the host's resolvers.
+    pub nameservers: Vec<Ipv4Addr>,
+}
+
+/// Who answers DHCP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DhcpService {
+    /// The front-end, on each port.
+    Builtin,
+    /// A dnsmasq process.
+    Dnsmasq,
+    /// Nobody.
+    Disabled,
+}
+
+impl DhcpService {
+    /// The words in wsnic.conf, the canonical one of each first.
+    pub(crate) const WORDS: [(&'static str, DhcpService); 4] = [
+        ("builtin", DhcpService::Builtin),
+        ("internal", DhcpService::Builtin),
+        ("dnsmasq", DhcpService::Dnsmasq),
+        ("disabled", DhcpService::Disabled),
+    ];
+}

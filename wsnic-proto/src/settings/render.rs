@@ -1,0 +1,58 @@
+//! Settings to canonical wsnic.conf text: how one process hands its settings to another.
+
+use super::{DhcpService, GuestAccess, HostFirewall, Nat, Settings};
+use crate::options::OptionId;
+use std::fmt::Display;
+use std::path::PathBuf;
+
+impl Settings {
+    /// Every option with its value, one a line.
+    ///
+    /// For settings made by [`super::resolve`], parsing and resolving the text without facts gives
+    /// the same settings; relative paths stay relative.
+    pub fn to_conf(&self) -> String {
+        let Settings { server, network, dhcp, helper_socket, user } = self;
+        let (enable_inet, inet_iface) = match &network.nat {
+            Nat::Off => ("no", ""),
+            Nat::DefaultRoute => ("yes", ""),
+            Nat::Interface(name) => ("yes", name.as_str()),
+        };
+        let lines: [(OptionId, String); 22] = [
+            (OptionId::WsServerAddr, list(&server.addresses)),
+            (OptionId::WsServerPort, server.ws_port.to_string()),
+            (OptionId::WssServerPort, server.wss_port.to_string()),
+            (OptionId::WssServerCert, path(server.wss_cert.as_ref())),
+            (OptionId::WssServerKey, path(server.wss_key.as_ref())),
+            (OptionId::MaxClients, server.max_clients.to_string()),
+            (OptionId::Subnet, network.plan.subnet().to_string()),
+            (OptionId::Mtu, network.mtu.to_string()),
+            (OptionId::EnableInet, enable_inet.to_owned()),
+            (OptionId::InetIface, inet_iface.to_owned()),
+            (OptionId::GuestAccess, word(network.guest_access, &GuestAccess::WORDS)),
+            (OptionId::Allow, list(&network.allow)),
+            (OptionId::Deny, list(&network.deny)),
+            (OptionId::HostFirewall, word(network.host_firewall, &HostFirewall::WORDS)),
+            (OptionId::AllowVlan, if network.allow_vlan { "yes" } else { "no" }.to_owned()),
+            (OptionId::DhcpService, word(dhcp.service, &DhcpService::WORDS)),
+            (OptionId::DhcpLeaseFile, path(dhcp.lease_file.as_ref())),
+            (OptionId::DhcpLeaseTime, dhcp.lease_time.to_string()),
+            (OptionId::DhcpDomainName, dhcp.domain_name.clone().unwrap_or_default()),
+            (OptionId::DhcpNameserver, list(&dhcp.nameservers)),
+            (OptionId::HelperSocket, helper_socket.display().to_string()),
+            (OptionId::User, user.clone().unwrap_or_default()),
+        ];
+        lines.into_iter().map(|(id, value)| format!("{}={value}\n", id.spec().name)).collect()
+    }
+}
+
+fn list<T: Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
+fn path(path: Option<&PathBuf>) -> String {
+    path.map_or_else(String::new, |path| path.display().to_string())
+}
+
+fn word<T: PartialEq>(value: T, words: &[(&'static str, T)]) -> String {
+    words.iter().find(|(_, known)| *known == value).map_or("", |(word, _)| word).to_owned()
+}

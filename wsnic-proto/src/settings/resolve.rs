@@ -1,0 +1,312 @@
+//! Layers to settings: default < file < environment of a container < command line.
+
+use super::{Dhcp, DhcpService, Facts, GuestAccess, HostFirewall, InterfaceName, Nat};
+use super::{Network, Server, Settings, parse};
+use crate::address::{Cidr, Plan};
+use crate::conf::{ConfError, ConfFile, Given, Layer, Origin, Warning, quoted};
+use crate::options::{Kind, OptionId};
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+
+/// DHCP's option 6 holds 255 bytes, four for each server (RFC 2132 §3.8).
+const MAX_NAMESERVERS: usize = 63;
+
+/// The settings that follow from all that was said, and what was said in vain.
+///
+/// The environment counts inside a container only. An empty value on the command line takes the
+/// file's value back.
+///
+/// # Errors
+/// The first value that is not allowed, or that does not fit another one.
+pub fn resolve(
+    file: &ConfFile,
+    command_line: &Layer,
+    facts: &Facts,
+) -> Result<(Settings, Vec<Warning>), ConfError> {
+    let environment = facts.layer()?;
+    let mut resolver = Resolver {
+        layers: [command_line, &environment, &file.layer],
+        facts,
+        warnings: file.warnings.clone(),
+    };
+    if !facts.in_container() {
+        let [_, environment, _] = &mut resolver.layers;
+        *environment = &NOTHING;
+        resolver.warn_of_unused_environment();
+    }
+    let settings = resolver.settings()?;
+    Ok((settings, resolver.warnings))
+}
+
+static NOTHING: Layer = Layer::new();
+
+struct Resolver<'a> {
+    /// The strongest first.
+    layers: [&'a Layer; 3],
+    facts: &'a Facts,
+    warnings: Vec<Warning>,
+}
+
+impl Resolver<'_> {
+    fn settings(&mut self) -> Result<Settings, ConfError> {
+        let server = self.server()?;
+        let network = self.network()?;
+        let dhcp = self.dhcp(&network)?;
+        if self.flag(OptionId::EnableIperf)? == Some(true) {
+            let text = format!(
+                "enable_iperf is ignored: run iperf3 -s -B {} on this machine",
+                network.plan.gateway()
+            );
+            self.warn(OptionId::EnableIperf, text);
+        }
+        let helper_socket = self.required(OptionId::HelperSocket, "is no such path", |text| {
+            // sun_path takes 108 bytes with the NUL behind the path (unix(7)).
+            (1..108).contains(&text.len()).then(|| PathBuf::from(text))
+        })?;
+        let user = self.optional(OptionId::User, "is not a user's name", parse::user)?;
+        Ok(Settings { server, network, dhcp, helper_socket, user })
+    }
+
+    fn server(&mut self) -> Result<Server, ConfError> {
+        let addresses = self.list(OptionId::WsServerAddr, |item| {
+            parse::listen_address(item)
+                .ok_or_else(|| format!("contains {}, which is not an IP address", quoted(item)))
+        })?;
+        if addresses.is_empty() {
+            return Err(self.error(OptionId::WsServerAddr, "names no address"));
+        }
+        let server = Server {
+            addresses: parse::without_repetitions(addresses),
+            ws_port: self.port(OptionId::WsServerPort)?,
+            wss_port: self.port(OptionId::WssServerPort)?,
+            wss_cert: self.path(OptionId::WssServerCert),
+            wss_key: self.path(OptionId::WssServerKey),
+            max_clients: self.number(OptionId::MaxClients)?,
+        };
+        self.check_tls(server)
+    }
+
+    fn check_tls(&mut self, mut server: Server) -> Result<Server, ConfError> {
+        if server.wss_cert.is_none() {
+            if self.given(OptionId::WssServerKey).origin != Origin::Default {
+                let text = "wss_server_key is not used: set wss_server_cert too for wss://";
+                self.warn(OptionId::WssServerKey, text);
+            }
+            server.wss_key = None;
+            return Ok(server);
+        }
+        let cert = self.given(OptionId::WssServerCert);
+        let key = self.given(OptionId::WssServerKey);
+        if cert.origin != Origin::Default && key.origin == Origin::Default && !key.value.is_empty()
+        {
+            let text = format!(
+                "the private key is taken from {}, which exists: set wss_server_key if that is not \
+                 the key of this certificate",
+                key.value
+            );
+            self.warn(OptionId::WssServerCert, text);
+        }
+        if server.ws_port == server.wss_port {
+            let ids = [OptionId::WssServerPort, OptionId::WsServerPort];
+            let id = self.strongest(ids);
+            let other = if id == OptionId::WssServerPort { "ws://" } else { "wss://" };
+            return Err(self
+                .given(id)
+                .error(format!("is the port for {other} too"), "give two different ports"));
+        }
+        Ok(server)
+    }
+
+    fn network(&mut self) -> Result<Network, ConfError> {
+        let given = self.given(OptionId::Subnet);
+        let remedy = "give an IPv4 block from /8 to /30 such as 192.168.86.0/24";
+        let block: Cidr =
+            given.value.parse().map_err(|error| given.error(format!("({error})"), remedy))?;
+        let plan = Plan::new(block).map_err(|error| given.error(format!("({error})"), remedy))?;
+        Ok(Network {
+            plan,
+            mtu: self.number(OptionId::Mtu)?,
+            nat: self.nat()?,
+            guest_access: self.word(OptionId::GuestAccess, &GuestAccess::WORDS)?,
+            allow: self.blocks(OptionId::Allow)?,
+            deny: self.blocks(OptionId::Deny)?,
+            host_firewall: self.word(OptionId::HostFirewall, &HostFirewall::WORDS)?,
+            allow_vlan: self.flag(OptionId::AllowVlan)?.unwrap_or(false),
+        })
+    }
+
+    fn nat(&mut self) -> Result<Nat, ConfError> {
+        let enabled = self.flag(OptionId::EnableInet)?;
+        let interface = self.optional(
+            OptionId::InetIface,
+            "cannot be an interface's name",
+            InterfaceName::new,
+        )?;
+        if let (Some(false), Some(name)) = (enabled, &interface) {
+            let no = self.given(OptionId::EnableInet);
+            // In one file both together are a choice; from two places, one may be forgotten.
+            if !no.origin.same_place(&self.given(OptionId::InetIface).origin) {
+                let text =
+                    format!("interface {name} is not used: {} says {}=no", no.origin, no.key);
+                self.warn(OptionId::InetIface, text);
+            }
+        }
+        Ok(match (enabled, interface) {
+            (Some(false), _) | (None, None) => Nat::Off,
+            (_, Some(name)) => Nat::Interface(name),
+            (Some(true), None) => Nat::DefaultRoute,
+        })
+    }
+
+    fn dhcp(&mut self, network: &Network) -> Result<Dhcp, ConfError> {
+        Ok(Dhcp {
+            service: self.word(OptionId::DhcpService, &DhcpService::WORDS)?,
+            lease_file: self.path(OptionId::DhcpLeaseFile),
+            lease_time: self.number(OptionId::DhcpLeaseTime)?,
+            domain_name: self.optional(
+                OptionId::DhcpDomainName,
+                "is not a domain name",
+                parse::domain,
+            )?,
+            nameservers: self.nameservers(network)?,
+        })
+    }
+
+    fn nameservers(&mut self, network: &Network) -> Result<Vec<Ipv4Addr>, ConfError> {
+        let id = OptionId::DhcpNameserver;
+        let given = self.list(id, |item| {
+            item.parse::<IpAddr>()
+                .map_err(|_| format!("contains {}, which is not an IP address", quoted(item)))
+        })?;
+        let mut servers = Vec::new();
+        for address in given {
+            match address {
+                IpAddr::V4(address) => servers.push(address),
+                IpAddr::V6(address) => {
+                    let text = format!(
+                        "name server {address} is left out: DHCPv4 cannot announce IPv6 addresses, \
+                         give IPv4 ones"
+                    );
+                    self.warn(id, text);
+                }
+            }
+        }
+        if servers.len() > MAX_NAMESERVERS {
+            return Err(self.error(id, "names more than a DHCP answer can carry"));
+        }
+        for address in servers.iter().filter(|address| parse::kept_from(**address, network)) {
+            let text = format!(
+                "guests may not reach name server {address}, it is no public address: set \
+                 allow={address} or guest_access=lan"
+            );
+            self.warn(id, text);
+        }
+        Ok(servers)
+    }
+
+    /// What counts for an option: the strongest layer that mentions it, if that is not empty.
+    fn given(&self, id: OptionId) -> Given {
+        let given = self.layers.iter().find_map(|layer| layer.get(id));
+        given.filter(|given| !given.value.is_empty()).cloned().unwrap_or_else(|| {
+            Given::new(Origin::Default, id.spec().name, self.facts.default_of(id))
+        })
+    }
+
+    /// Which of two options came from the stronger layer.
+    fn strongest(&self, [one, other]: [OptionId; 2]) -> OptionId {
+        let rank = |id| self.layers.iter().position(|layer| layer.get(id).is_some());
+        match (rank(one), rank(other)) {
+            (None, Some(_)) => other,
+            (Some(one), Some(stronger)) if stronger < one => other,
+            _ => one,
+        }
+    }
+
+    fn optional<T>(
+        &self,
+        id: OptionId,
+        problem: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Option<T>, ConfError> {
+        let given = self.given(id);
+        if given.value.is_empty() {
+            return Ok(None);
+        }
+        parse(&given.value).map(Some).ok_or_else(|| self.error(id, problem))
+    }
+
+    fn required<T>(
+        &self,
+        id: OptionId,
+        problem: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<T, ConfError> {
+        parse(&self.given(id).value).ok_or_else(|| self.error(id, problem))
+    }
+
+    fn list<T>(
+        &self,
+        id: OptionId,
+        parse: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Vec<T>, ConfError> {
+        parse::items(&self.given(id).value)
+            .map(|item| parse(item).map_err(|problem| self.error(id, problem)))
+            .collect()
+    }
+
+    fn blocks(&self, id: OptionId) -> Result<Vec<Cidr>, ConfError> {
+        self.list(id, |item| item.parse::<Cidr>().map_err(|error| format!("({error})")))
+    }
+
+    fn number<T: TryFrom<u32>>(&self, id: OptionId) -> Result<T, ConfError> {
+        self.required(id, "is out of range or no whole number", |text| {
+            let number = parse::number(text)?;
+            let allowed = match id.spec().kind {
+                Kind::Number { min, max } => (min..=max).contains(&number),
+                _ => false,
+            };
+            T::try_from(number).ok().filter(|_| allowed)
+        })
+    }
+
+    fn port(&self, id: OptionId) -> Result<u16, ConfError> {
+        self.required(id, "is not a port", |text| {
+            parse::number(text)
+                .and_then(|number| u16::try_from(number).ok())
+                .filter(|port| *port > 0)
+        })
+    }
+
+    fn flag(&self, id: OptionId) -> Result<Option<bool>, ConfError> {
+        let given = self.given(id);
+        if given.value.is_empty() { Ok(None) } else { given.flag().map(Some) }
+    }
+
+    fn word<T: Copy>(&self, id: OptionId, words: &[(&str, T)]) -> Result<T, ConfError> {
+        self.required(id, "is none of the known words", |text| {
+            words.iter().find(|(word, _)| word.eq_ignore_ascii_case(text)).map(|(_, value)| *value)
+        })
+    }
+
+    fn path(&self, id: OptionId) -> Option<PathBuf> {
+        Some(self.given(id).value).filter(|text| !text.is_empty()).map(PathBuf::from)
+    }
+
+    fn error(&self, id: OptionId, problem: impl Into<String>) -> ConfError {
+        self.given(id).error(problem, format!("give {}", id.spec().kind.allowed()))
+    }
+
+    fn warn(&mut self, id: OptionId, text: impl Into<String>) {
+        let origin = self.given(id).origin;
+        self.warnings.push(Warning { origin, text: text.into() });
+    }
+
+    fn warn_of_unused_environment(&mut self) {
+        for (name, _) in self.facts.environment.iter().filter(|(_, value)| !value.is_empty()) {
+            let text = format!(
+                "{name} is ignored outside a container: add --docker-mode to use it, or unset it"
+            );
+            self.warnings.push(Warning { origin: Origin::Environment, text });
+        }
+    }
+}

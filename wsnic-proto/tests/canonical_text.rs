@@ -1,0 +1,154 @@
+//! Settings survive their own text, and no text makes the resolver panic.
+
+mod support;
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use std::net::{IpAddr, Ipv4Addr};
+use support::outcome;
+use wsnic_proto::options::{OPTIONS, Place};
+use wsnic_proto::settings::{
+    Dhcp, DhcpService, GuestAccess, HostFirewall, InterfaceName, Nat, Network, Server, Settings,
+};
+use wsnic_proto::{Cidr, Facts, Plan};
+
+fn path() -> impl Strategy<Value = std::path::PathBuf> {
+    "(/|[a-z]|%|#|=|:|\\[|é)([ -~é]{0,20}[!-~])?".prop_map(Into::into)
+}
+
+fn block() -> impl Strategy<Value = Cidr> {
+    (any::<u32>(), 0u8..=32).prop_map(|(address, len)| Cidr::containing(address.into(), len))
+}
+
+fn plan() -> impl Strategy<Value = Plan> {
+    (any::<u32>(), 8u8..=30).prop_filter_map("no subnet", |(address, len)| {
+        Plan::new(Cidr::containing(address.into(), len)).ok()
+    })
+}
+
+fn server() -> impl Strategy<Value = Server> {
+    let addresses = proptest::collection::hash_set(any::<IpAddr>(), 1..4);
+    let tls = option::of((path(), option::of(path())));
+    (addresses, 1u16.., 1u16.., tls, 1u32..=1023).prop_filter_map(
+        "equal ports",
+        |(addresses, ws_port, wss_port, tls, max_clients)| {
+            let (wss_cert, wss_key) = tls.map_or((None, None), |(cert, key)| (Some(cert), key));
+            (ws_port != wss_port).then(|| Server {
+                addresses: addresses.into_iter().collect(),
+                ws_port,
+                wss_port,
+                wss_cert,
+                wss_key,
+                max_clients,
+            })
+        },
+    )
+}
+
+fn network() -> impl Strategy<Value = Network> {
+    let nat = prop_oneof![
+        Just(Nat::Off),
+        Just(Nat::DefaultRoute),
+        "[!-~]{1,15}".prop_filter_map("no interface", |name| {
+            InterfaceName::new(&name).map(Nat::Interface)
+        }),
+    ];
+    let access =
+        prop_oneof![Just(GuestAccess::Internet), Just(GuestAccess::Lan), Just(GuestAccess::All)];
+    let firewall = prop_oneof![Just(HostFirewall::Report), Just(HostFirewall::Open)];
+    let lists = (vec(block(), 0..4), vec(block(), 0..4));
+    (plan(), 576u16..=65521, nat, access, lists, firewall, any::<bool>()).prop_map(
+        |(plan, mtu, nat, guest_access, (allow, deny), host_firewall, allow_vlan)| Network {
+            plan,
+            mtu,
+            nat,
+            guest_access,
+            allow,
+            deny,
+            host_firewall,
+            allow_vlan,
+        },
+    )
+}
+
+fn dhcp() -> impl Strategy<Value = Dhcp> {
+    let service = prop_oneof![
+        Just(DhcpService::Builtin),
+        Just(DhcpService::Dnsmasq),
+        Just(DhcpService::Disabled)
+    ];
+    let domain = option::of("[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?(\\.[A-Z_]{1,9}){0,3}");
+    let servers = vec(any::<Ipv4Addr>(), 0..=63);
+    (service, option::of(path()), 120u32..u32::MAX, domain, servers).prop_map(
+        |(service, lease_file, lease_time, domain_name, nameservers)| Dhcp {
+            service,
+            lease_file,
+            lease_time,
+            domain_name,
+            nameservers,
+        },
+    )
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let user = option::of("[a-z_][a-z0-9_-]{0,20}");
+    (server(), network(), dhcp(), path(), user).prop_map(
+        |(server, network, dhcp, helper_socket, user)| Settings {
+            server,
+            network,
+            dhcp,
+            helper_socket,
+            user,
+        },
+    )
+}
+
+/// The settings of a file that is right, without facts.
+fn resolved(text: &str) -> Settings {
+    outcome(text, &Facts::default()).expect("the file is right").0
+}
+
+#[test]
+fn the_canonical_text_names_every_option_once() {
+    let text = resolved("").to_conf();
+    let names: Vec<&str> =
+        text.lines().map(|line| line.split_once('=').expect("a setting").0).collect();
+    let expected: Vec<&str> = OPTIONS
+        .iter()
+        .filter(|spec| spec.place == Place::Everywhere)
+        .map(|spec| spec.name)
+        .collect();
+    assert_eq!(names, expected);
+}
+
+#[test]
+fn relative_certificate_paths_survive() {
+    let facts =
+        Facts { cert: Some("cert/cert.crt"), key: Some("cert/cert.key"), ..Facts::default() };
+    let (settings, _) = outcome("", &facts).unwrap();
+    assert_eq!(resolved(&settings.to_conf()), settings);
+    assert_eq!(settings.server.wss_cert.unwrap().to_str(), Some("cert/cert.crt"));
+}
+
+proptest! {
+    #[test]
+    fn settings_survive_their_canonical_text(settings in settings()) {
+        let text = settings.to_conf();
+        let (again, _) = outcome(&text, &Facts::default()).expect(&text);
+        prop_assert_eq!(again, settings);
+    }
+
+    #[test]
+    fn whatever_resolves_survives_its_canonical_text(
+        lines in vec((0..OPTIONS.len(), "\\PC{0,12}|[0-9]{1,5}|[0-9./]{7,12}|yes|[ -~\t]{1,9}"), 0..5),
+        docker_mode: bool,
+    ) {
+        let text: String =
+            lines.iter().map(|(row, value)| format!("{}={value}\n", OPTIONS[*row].name)).collect();
+        let facts = Facts { docker_mode, cert: Some("a"), key: Some("b"), ..Facts::default() };
+        if let Ok((settings, _)) = outcome(&text, &facts) {
+            prop_assert_eq!(outcome(&settings.to_conf(), &Facts::default()).unwrap().0, settings);
+        }
+    }
+}
