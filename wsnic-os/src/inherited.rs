@@ -1,0 +1,34 @@
+//! Sockets that the process was started with: sd_listen_fds(3).
+#![allow(unsafe_code)]
+
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use std::env;
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::parent_id;
+
+/// The first inherited fd (SD_LISTEN_FDS_START).
+const FIRST: RawFd = 3;
+
+/// The inherited sockets with their names, in order; to be called once, before threads are started.
+pub fn take() -> Vec<(String, OwnedFd)> {
+    let variable = |name| env::var(name).ok();
+    let names_us = |name, pid: u32| variable(name).and_then(|text| text.parse().ok()) == Some(pid);
+    // `wsnic run` cannot know a child's pid before it starts it, and names itself instead.
+    let for_us = names_us("LISTEN_PID", std::process::id()) || names_us("LISTEN_PPID", parent_id());
+    let count: RawFd = variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
+    if !for_us {
+        return Vec::new();
+    }
+    let names = variable("LISTEN_FDNAMES").unwrap_or_default();
+    let mut names = names.split(':').map(str::to_owned);
+    (FIRST..FIRST.saturating_add(count))
+        .map_while(|raw| {
+            // SAFETY: only borrowed for the call that asks whether the fd is open at all.
+            let fd = unsafe { BorrowedFd::borrow_raw(raw) };
+            fcntl(fd, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).ok()?;
+            // SAFETY: it is open, and by the protocol it was passed to this process to own.
+            let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+            Some((names.next().unwrap_or_default(), fd))
+        })
+        .collect()
+}
