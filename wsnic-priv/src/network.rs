@@ -1,0 +1,410 @@
+//! The guests' network as a whole: made in one go, kept in repair, taken away at the end.
+//!
+//! Order of the set-up: firewall first (it names the bridge by name), so that there is no moment in
+//! which a guest could reach anything unguarded; then what an earlier run left is removed; then the
+//! bridge. Whatever fails, what was done before it is undone.
+
+use crate::firewall::{Firewall, FirewallError, Note, Policy};
+use crate::inspect::{self, Finding, Level};
+use crate::link::{BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP, port_name};
+use crate::{resolver, sysctl};
+use std::io;
+use wsnic_os::log::chain;
+use wsnic_proto::settings::{
+    DhcpService, GuestAccess, InterfaceName, Nat, Network as Options, Settings,
+};
+use wsnic_proto::{MacAddr, PortId};
+
+/// The bridge's name.
+pub const BRIDGE: &str = "wsbr0";
+/// Begins the note on the bridge: what it was made for, and which interfaces forward because of us.
+const ALIAS: &str = "wsnic";
+
+/// Why the network could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The machine or the configuration stands in the way; each finding has been logged.
+    #[error("{0}")]
+    Unfit(String),
+    /// A netlink request failed.
+    #[error("cannot {action}")]
+    Link {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A firewall request failed.
+    #[error(transparent)]
+    Firewall(#[from] FirewallError),
+}
+
+fn link(action: &'static str) -> impl Fn(io::Error) -> NetworkError {
+    move |source| NetworkError::Link { action, source }
+}
+
+/// A network that is up.
+pub struct Network {
+    links: Links,
+    options: Options,
+    policy: Policy,
+    firewall: Firewall,
+    /// Interfaces that forward because of us.
+    forwarding: Vec<InterfaceName>,
+    /// Interfaces by which guests' packets come and go.
+    ways: Vec<InterfaceName>,
+    /// How the host forwarded when that was last set right; see [`sysctl::routing`].
+    routing: String,
+    bridge_mac: MacAddr,
+    bridge: u32,
+}
+
+impl Network {
+    /// Makes the network; with `resume`, takes over that of a helper that died, if it is the same.
+    ///
+    /// # Errors
+    /// Nothing is left behind in any case.
+    pub async fn setup(
+        settings: &Settings,
+        links: Links,
+        resume: bool,
+    ) -> Result<Network, NetworkError> {
+        let findings =
+            inspect::network(settings, &links).await.map_err(link("look at the interfaces"))?;
+        report(&findings)?;
+        let mut policy = policy(settings, &links).await;
+        policy.closed = left_forwarding(&links).await.map_err(link("look for the bridge"))?;
+        let (firewall, notes) = Firewall::install(&policy)?;
+        tell(&notes);
+        let mut network = Network {
+            links,
+            options: settings.network.clone(),
+            policy,
+            firewall,
+            forwarding: Vec::new(),
+            ways: Vec::new(),
+            routing: String::new(),
+            bridge_mac: bridge_mac(),
+            bridge: 0,
+        };
+        if let Err(error) = network.build(resume).await {
+            network.teardown().await;
+            return Err(error);
+        }
+        Ok(network)
+    }
+
+    async fn build(&mut self, resume: bool) -> Result<(), NetworkError> {
+        if !(resume && self.take_over().await?) {
+            self.remove_leftovers().await?;
+            self.add_bridge().await?;
+        }
+        self.forward().await
+    }
+
+    /// What the bridge is made for; a bridge with another note is not taken over.
+    fn purpose(&self) -> String {
+        format!("{ALIAS} {} {}", self.options.plan.subnet(), self.options.mtu)
+    }
+
+    /// True if the bridge is there and as it should be.
+    async fn take_over(&mut self) -> Result<bool, NetworkError> {
+        let bridge = self.links.find(BRIDGE).await.map_err(link("look for the bridge"))?;
+        let Some(bridge) = bridge.filter(|bridge| bridge.group == BRIDGE_GROUP) else {
+            return Ok(false);
+        };
+        if !bridge.alias.starts_with(&format!("{} ", self.purpose())) {
+            return Ok(false);
+        }
+        self.forwarding = forwarding_in(&bridge.alias);
+        self.bridge = bridge.index;
+        Ok(true)
+    }
+
+    async fn remove_leftovers(&mut self) -> Result<(), NetworkError> {
+        let action = "remove what an earlier run left";
+        for group in [PORT_GROUP, DYING_GROUP] {
+            self.links.delete_group(group).await.map_err(link(action))?;
+        }
+        let Some(old) = self.links.find(BRIDGE).await.map_err(link(action))? else { return Ok(()) };
+        tracing::info!("removing the bridge that an earlier run left");
+        for name in forwarding_in(&old.alias) {
+            // It may be gone, as on a laptop that was moved.
+            if let Err(error) = self.links.set_forwarding(name.as_str(), false).await {
+                tracing::debug!(%error, interface = %name, "cannot restore forwarding");
+            }
+        }
+        self.links.delete_group(BRIDGE_GROUP).await.map_err(link(action))
+    }
+
+    async fn add_bridge(&mut self) -> Result<(), NetworkError> {
+        let plan = self.options.plan;
+        self.links
+            .add_bridge(BRIDGE, self.bridge_mac, self.options.mtu)
+            .await
+            .map_err(link("make the bridge"))?;
+        sysctl::disable_ipv6(BRIDGE);
+        self.links
+            .set_up(BRIDGE, plan.gateway(), plan.subnet().prefix_len())
+            .await
+            .map_err(link("set the bridge up"))?;
+        let bridge = self.links.find(BRIDGE).await.map_err(link("find the bridge"))?;
+        self.bridge = bridge.map_or(0, |bridge| bridge.index);
+        Ok(())
+    }
+
+    /// Turns on forwarding where packets between guests and the world come in, and nowhere else.
+    ///
+    /// Where it was off, the guard first closes the interface to all but guests' traffic, so that
+    /// the host does not become a router between its own networks.
+    async fn forward(&mut self) -> Result<(), NetworkError> {
+        let ways = self.ways_out().await.map_err(link("look up routes"))?;
+        let links = self.links.all().await.map_err(link("look at the interfaces"))?;
+        let is_off = |name: &InterfaceName| {
+            links.iter().any(|link| !link.forwarding && link.name == name.as_str())
+        };
+        let off: Vec<InterfaceName> = ways.iter().filter(|name| is_off(name)).cloned().collect();
+        let mut policy = self.policy.clone();
+        if sysctl::forwards_everything() {
+            // The operator has made this host a router: that is not ours to narrow or to undo.
+            policy.closed.clear();
+        } else {
+            let new = off.iter().filter(|name| !self.forwarding.contains(name));
+            policy.closed = self.forwarding.iter().chain(new).cloned().collect();
+        }
+        if policy != self.policy {
+            tell(&self.firewall.update(&policy)?);
+            self.policy = policy;
+        }
+        // Written before the change, so that a run that is killed can be cleaned up by the next.
+        let note = format!("{} {}", self.purpose(), names(&self.policy.closed, " "));
+        self.links.set_alias(BRIDGE, &note).await.map_err(link("note the forwarding state"))?;
+        self.forwarding = self.policy.closed.clone();
+        for name in off {
+            let turned_on = self.links.set_forwarding(name.as_str(), true).await;
+            turned_on.map_err(link("turn on forwarding"))?;
+        }
+        if !ways.is_empty() {
+            let turned_on = self.links.set_forwarding(BRIDGE, true).await;
+            turned_on.map_err(link("turn on forwarding"))?;
+        }
+        self.ways = ways;
+        self.routing = self.routing_now();
+        Ok(())
+    }
+
+    fn routing_now(&self) -> String {
+        sysctl::routing(self.ways.iter().map(InterfaceName::as_str).chain([BRIDGE]))
+    }
+
+    /// The interfaces by which guests' packets may leave and answers come back.
+    async fn ways_out(&self) -> io::Result<Vec<InterfaceName>> {
+        let mut ways = self.policy.uplinks.clone();
+        if ways.is_empty() {
+            return Ok(ways);
+        }
+        let mut also = Vec::new();
+        let allowed = self.policy.allow.iter().map(|block| block.network());
+        for address in allowed.chain(self.policy.resolver).chain(self.policy.nameservers.clone()) {
+            also.extend(self.links.route_to(address).await?);
+        }
+        if self.policy.access != GuestAccess::Internet {
+            let addresses = self.links.addresses().await?;
+            let has_address = |link: &Link| addresses.iter().any(|(index, _)| *index == link.index);
+            also.extend(
+                self.links.all().await?.into_iter().filter(has_address).map(|link| link.name),
+            );
+        }
+        for name in also.iter().filter(|name| *name != BRIDGE && *name != "lo") {
+            ways.extend(InterfaceName::new(name).filter(|name| !ways.contains(name)));
+        }
+        Ok(ways)
+    }
+
+    /// Follows the host: another default route, other resolvers, rules or settings of others.
+    pub async fn refresh(&mut self) {
+        let mut policy = self.policy.clone();
+        look_up(&self.options, &self.links, &mut policy).await;
+        let moved = policy != self.policy;
+        if moved {
+            let (uplink, resolver) = (names(&policy.uplinks, ", "), resolver_name(&policy));
+            tracing::info!(uplink, resolver, "the host's network has changed");
+        }
+        let notes = match moved {
+            true => self.firewall.update(&policy),
+            false => self.firewall.verify(),
+        };
+        match notes {
+            Ok(notes) => tell(&notes),
+            Err(error) => return tracing::error!("{}", chain(&error)),
+        }
+        self.policy = policy;
+        let rerouted = self.routing != self.routing_now();
+        if rerouted {
+            tracing::info!("somebody has changed how this host forwards packets, following");
+        }
+        if moved || rerouted {
+            self.forward_or_say().await;
+        }
+    }
+
+    async fn forward_or_say(&mut self) {
+        if let Err(error) = self.forward().await {
+            tracing::error!("guests may not reach the Internet: {}", chain(&error));
+        }
+    }
+
+    /// The bridge has been deleted by somebody: makes it again, with all of `ports`.
+    pub async fn repair(&mut self, ports: &[(PortId, String)]) {
+        tracing::error!("somebody deleted the bridge {BRIDGE}, making it again");
+        if let Err(error) = self.add_bridge().await {
+            return tracing::error!(%error, "guests have no network until wsnic is restarted");
+        }
+        self.forward_or_say().await;
+        for (port, note) in ports {
+            let name = port_name(*port);
+            let attached = self.links.attach_port(&name, self.bridge, self.options.mtu, note).await;
+            if let Err(error) = attached {
+                tracing::warn!(%error, port = name, "cannot attach the port again");
+            }
+        }
+    }
+
+    /// Index of the bridge's interface.
+    pub fn bridge(&self) -> u32 {
+        self.bridge
+    }
+
+    /// The bridge's address, which guests know as the gateway's.
+    pub fn bridge_mac(&self) -> MacAddr {
+        self.bridge_mac
+    }
+
+    /// One line for the log: what guests may reach.
+    pub fn summary(&self) -> String {
+        use wsnic_proto::settings::GuestAccess::{All, Internet, Lan};
+        if self.options.nat == Nat::Off {
+            return "guests reach each other and the gateway's ping, nothing else (no inet_iface)"
+                .to_owned();
+        }
+        let reach = match self.options.guest_access {
+            Internet => "the Internet; not this host, private or link-local addresses, mail",
+            Lan => "the Internet and private networks; not this host, link-local addresses, mail",
+            All => "everything that this host reaches, and this host",
+        };
+        let dns = match self.policy.resolver {
+            Some(resolver) => format!("names by {resolver}"),
+            None => "NO NAMES".to_owned(),
+        };
+        let uplink = match self.policy.uplinks.as_slice() {
+            [] => "nothing yet, there is no default route".to_owned(),
+            uplinks => names(uplinks, ", "),
+        };
+        format!("guests reach {reach}; by {uplink}, {dns}")
+    }
+
+    /// Removes everything that was made; what fails is logged and the rest is still removed.
+    pub async fn teardown(self) {
+        let Network { links, firewall, forwarding, .. } = self;
+        for name in forwarding {
+            if let Err(error) = links.set_forwarding(name.as_str(), false).await {
+                tracing::warn!(%error, interface = %name, "cannot restore forwarding");
+            }
+        }
+        for group in [PORT_GROUP, DYING_GROUP, BRIDGE_GROUP] {
+            if let Err(error) = links.delete_group(group).await {
+                tracing::warn!(%error, "cannot remove interfaces");
+            }
+        }
+        for error in firewall.teardown() {
+            tracing::warn!("{}", chain(&error));
+        }
+    }
+}
+
+/// What the firewall is to hold, on this host as it is at the moment.
+pub async fn policy(settings: &Settings, links: &Links) -> Policy {
+    let mut policy = Policy {
+        bridge: InterfaceName::new(BRIDGE).expect("the bridge's name is one that the kernel takes"),
+        plan: settings.network.plan,
+        uplinks: Vec::new(),
+        access: settings.network.guest_access,
+        allow: settings.network.allow.clone(),
+        deny: settings.network.deny.clone(),
+        nameservers: settings.dhcp.nameservers.clone(),
+        resolver: None,
+        closed: Vec::new(),
+        dhcp_on_host: settings.dhcp.service != DhcpService::Builtin,
+        host_firewall: settings.network.host_firewall,
+    };
+    look_up(&settings.network, links, &mut policy).await;
+    policy
+}
+
+fn tell(notes: &[Note]) {
+    for note in notes {
+        match note {
+            Note::LeftoversReplaced { .. } | Note::Opened(_) => tracing::info!("{note}"),
+            _ => tracing::warn!("{note}"),
+        }
+    }
+}
+
+/// What the host is like at the moment: its way out and its resolver.
+async fn look_up(options: &Options, links: &Links, policy: &mut Policy) {
+    let uplink = match &options.nat {
+        Nat::Off => None,
+        Nat::Interface(name) => Some(name.clone()),
+        Nat::DefaultRoute => match links.default_route().await {
+            Ok(name) => name.and_then(|name| InterfaceName::new(&name)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot look up the default route");
+                None
+            }
+        },
+    };
+    policy.uplinks = uplink.into_iter().collect();
+    policy.resolver = match policy.nameservers.first() {
+        _ if options.nat == Nat::Off => None,
+        Some(server) => Some(*server),
+        None => resolver::read().ok(),
+    };
+}
+
+fn report(findings: &[Finding]) -> Result<(), NetworkError> {
+    for finding in findings.iter().filter(|finding| finding.level == Level::Warning) {
+        tracing::warn!("{finding}");
+    }
+    let problems: Vec<String> = findings
+        .iter()
+        .filter(|finding| finding.level == Level::Problem)
+        .map(ToString::to_string)
+        .collect();
+    if problems.is_empty() { Ok(()) } else { Err(NetworkError::Unfit(problems.join("; "))) }
+}
+
+/// The same address at every start on this machine: guests keep it in their ARP caches.
+fn bridge_mac() -> MacAddr {
+    let mut seed = std::fs::read("/etc/machine-id").unwrap_or_default();
+    seed.extend_from_slice(BRIDGE.as_bytes());
+    MacAddr::locally_administered(&seed)
+}
+
+/// The interfaces that forward because of a helper that died: behind "wsnic", subnet and MTU.
+fn forwarding_in(note: &str) -> Vec<InterfaceName> {
+    note.split_ascii_whitespace().skip(3).filter_map(InterfaceName::new).collect()
+}
+
+async fn left_forwarding(links: &Links) -> io::Result<Vec<InterfaceName>> {
+    let bridge = links.find(BRIDGE).await?.filter(|bridge| bridge.group == BRIDGE_GROUP);
+    Ok(bridge.map(|bridge| forwarding_in(&bridge.alias)).unwrap_or_default())
+}
+
+fn names(interfaces: &[InterfaceName], between: &str) -> String {
+    let names: Vec<&str> = interfaces.iter().map(InterfaceName::as_str).collect();
+    names.join(between)
+}
+
+fn resolver_name(policy: &Policy) -> String {
+    policy.resolver.map_or_else(|| "none".to_owned(), |resolver| resolver.to_string())
+}

@@ -1,0 +1,366 @@
+//! Serving front-ends: connections in, requests to [`crate::dispatch`], its actions to the kernel.
+//!
+//! One thread. Nothing here waits for a peer: a peer that does not read its replies is dropped.
+
+use crate::closer::Deletion;
+use crate::dispatch::{Action, Misuse, State, Welcome};
+use crate::link::{Link, Links, PORT_GROUP, port_name, port_of};
+use crate::network::{BRIDGE, Network};
+use crate::slots::{ConnectionId, Slots};
+use crate::{closer, link, sysctl, tap};
+use futures_util::StreamExt;
+use nix::unistd::Uid;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+use wsnic_os::notify::Notifier;
+use wsnic_os::packet::{PacketListener, PacketSocket};
+use wsnic_proto::codec::{self, CodecError};
+use wsnic_proto::{ErrorCode, Generation, PortId, Reply, RequestId, RevokeReason};
+
+/// A peer that has not said hello by then is dropped.
+const HELLO_LIMIT: Duration = Duration::from_secs(2);
+/// Front-ends at a time: the old and the new one during a restart, and some room.
+const MAX_CONNECTIONS: usize = 8;
+/// How often the host's way out and resolvers are looked at.
+const REFRESH: Duration = Duration::from_secs(5);
+/// Pause after an accept that failed, such as for want of fds.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often and how long a bridge that wakes up is waited for: 100 ms at most.
+const WAKE_TRIES: u32 = 50;
+const WAKE_PAUSE: Duration = Duration::from_millis(2);
+/// Begins the names under which the supervisor keeps connections.
+const STORE_PREFIX: &str = "front-end-";
+
+/// Why a connection ended.
+#[derive(Debug, thiserror::Error)]
+enum End {
+    #[error("it closed the connection")]
+    Closed,
+    #[error("it did not say hello in time")]
+    NoHelloInTime,
+    #[error("{0}")]
+    Misuse(#[from] Misuse),
+    #[error("{0}")]
+    Codec(#[from] CodecError),
+    #[error("{0}")]
+    Socket(#[from] io::Error),
+}
+
+struct Helper {
+    state: RefCell<State>,
+    sockets: RefCell<HashMap<ConnectionId, Rc<PacketSocket>>>,
+    links: Links,
+    /// Index of the bridge; changes when the bridge has to be made again.
+    bridge: Cell<u32>,
+    mtu: u16,
+    closer: UnboundedSender<Deletion>,
+    /// Keeps a copy of each connection with the supervisor, so that it outlives this process.
+    notifier: Notifier,
+}
+
+/// A connection of a helper that died, as the supervisor kept it.
+pub struct Kept {
+    id: ConnectionId,
+    fd: OwnedFd,
+}
+
+impl Kept {
+    /// A socket that was kept under `name`.
+    ///
+    /// # Errors
+    /// It is no such connection; the fd is given back.
+    pub fn new(name: &str, fd: OwnedFd) -> Result<Kept, OwnedFd> {
+        match name.strip_prefix(STORE_PREFIX).and_then(|id| id.parse().ok()) {
+            Some(id) => Ok(Kept { id: ConnectionId(id), fd }),
+            None => Err(fd),
+        }
+    }
+}
+
+/// The note on a TAP, from which a restarted helper learns whose it is.
+fn note(id: ConnectionId, generation: Generation) -> String {
+    format!("wsnic {} {}", id.0, generation.0)
+}
+
+fn read_note(text: &str) -> Option<(ConnectionId, Generation)> {
+    let (id, generation) = text.strip_prefix("wsnic ")?.split_once(' ')?;
+    Some((ConnectionId(id.parse().ok()?), Generation(generation.parse().ok()?)))
+}
+
+/// Serves until SIGTERM or SIGINT; goes on with the connections that were `kept`.
+///
+/// # Errors
+/// The system gives no socket, thread or signal handler.
+pub async fn serve(
+    network: &mut Network,
+    listener: OwnedFd,
+    kept: Vec<Kept>,
+    users: &[Uid],
+    settings: &wsnic_proto::Settings,
+    notifier: Notifier,
+) -> io::Result<()> {
+    let (order, mut deleted) = closer::start()?;
+    let mut vanished = link::vanished()?;
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let listener = PacketListener::new(listener)?;
+    let welcome = Welcome {
+        mtu: settings.network.mtu,
+        gateway: settings.network.plan.gateway().octets(),
+        gateway_mac: network.bridge_mac(),
+    };
+    // Counts on from where the clock is, so that no generation of a helper that died comes again.
+    let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let base = Generation((epoch & u128::from(u32::MAX)) as u32);
+    let slots = Slots::new(settings.server.max_clients, base, Instant::now());
+    let helper = Rc::new(Helper {
+        state: RefCell::new(State::new(slots, welcome)),
+        sockets: RefCell::default(),
+        links: Links::connect()?,
+        bridge: Cell::new(network.bridge()),
+        mtu: settings.network.mtu,
+        closer: order,
+        notifier,
+    });
+    let tasks = LocalSet::new();
+    let mut refresh = tokio::time::interval(REFRESH);
+    let mut connections = kept.iter().map(|kept| kept.id.0).max().unwrap_or(0);
+    tasks
+        .run_until(async {
+            helper.resume(kept).await?;
+            helper.notifier.ready("serving");
+            loop {
+                tokio::select! {
+                    accepted = listener.accept() => match accepted {
+                        Ok((socket, peer)) => {
+                            connections += 1;
+                            helper.accept(ConnectionId(connections), socket, Uid::from_raw(peer.uid()), users);
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "cannot accept a front-end");
+                            tokio::time::sleep(ACCEPT_PAUSE).await;
+                        }
+                    },
+                    Some(deletion) = deleted.recv() => helper.deleted(deletion),
+                    Some(gone) = vanished.next() => {
+                        if gone.name == BRIDGE && gone.index == helper.bridge.get() {
+                            let ports = helper.state.borrow().slots.open_ports();
+                            let noted = ports.into_iter().map(|(port, id, generation)| (port, note(id, generation)));
+                            network.repair(&noted.collect::<Vec<_>>()).await;
+                            helper.bridge.set(network.bridge());
+                        } else if let Some(port) = port_of(&gone.name) {
+                            helper.vanished(port, gone.index);
+                        }
+                    }
+                    _ = refresh.tick() => network.refresh().await,
+                    _ = terminate.recv() => break,
+                    _ = interrupt.recv() => break,
+                }
+            }
+            helper.notifier.stopping();
+            helper.drain();
+            Ok(())
+        })
+        .await
+}
+
+impl Helper {
+    fn accept(self: &Rc<Self>, id: ConnectionId, socket: PacketSocket, user: Uid, users: &[Uid]) {
+        if !users.contains(&user) {
+            return tracing::warn!(%user, "refused: this user may not talk to the helper");
+        }
+        if self.sockets.borrow().len() >= MAX_CONNECTIONS {
+            return tracing::warn!(%user, "refused: there are {MAX_CONNECTIONS} front-ends already");
+        }
+        self.notifier.store(&format!("{STORE_PREFIX}{}", id.0), socket.as_fd());
+        self.state.borrow_mut().connected(id);
+        self.spawn(id, socket);
+    }
+
+    /// Goes on with the front-ends of a helper that died, and deletes the ports of those that left.
+    async fn resume(self: &Rc<Self>, kept: Vec<Kept>) -> io::Result<()> {
+        let ids: Vec<ConnectionId> = kept.iter().map(|kept| kept.id).collect();
+        let is_port = |link: &Link| link.group == PORT_GROUP;
+        for link in self.links.all().await?.into_iter().filter(is_port) {
+            let Some(port) = port_of(&link.name) else { continue };
+            let whose = read_note(&link.alias).filter(|(id, _)| ids.contains(id));
+            let adopted = whose.is_some_and(|(id, generation)| {
+                self.state.borrow_mut().slots.adopt(id, port, generation, link.index)
+            });
+            if !adopted {
+                self.state.borrow_mut().slots.condemn(port);
+                self.delete(Deletion { port, answer: None });
+            }
+        }
+        for Kept { id, fd } in kept {
+            let socket = PacketSocket::new(fd)?;
+            self.state.borrow_mut().resumed(id);
+            let ports = self.state.borrow().slots.count(id).0;
+            tracing::info!(ports, "going on with a front-end");
+            // Where this fails the connection has ended, which its task finds out.
+            let _ = send(&socket, &Reply::Resumed);
+            self.spawn(id, socket);
+        }
+        Ok(())
+    }
+
+    fn spawn(self: &Rc<Self>, id: ConnectionId, socket: PacketSocket) {
+        let socket = Rc::new(socket);
+        self.sockets.borrow_mut().insert(id, Rc::clone(&socket));
+        let helper = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            match helper.talk(id, &socket).await {
+                End::Closed => tracing::info!("a front-end has left"),
+                end => tracing::error!(reason = %end, "hung up on a front-end"),
+            }
+            // The supervisor's copy may be open for a moment more.
+            socket.shut_down();
+            helper.sockets.borrow_mut().remove(&id);
+            helper.notifier.remove(&format!("{STORE_PREFIX}{}", id.0));
+            let ports = helper.state.borrow_mut().disconnected(id);
+            for port in ports {
+                helper.delete(Deletion { port, answer: None });
+            }
+        });
+    }
+
+    /// Serves one connection to its end.
+    async fn talk(&self, id: ConnectionId, socket: &PacketSocket) -> End {
+        let hello = async {
+            while self.state.borrow().is_silent(id) {
+                self.one_request(id, socket).await?;
+            }
+            Ok(())
+        };
+        match timeout(HELLO_LIMIT, hello).await {
+            Ok(Ok(())) => {}
+            Ok(Err(end)) => return end,
+            Err(_) => return End::NoHelloInTime,
+        }
+        loop {
+            if let Err(end) = self.one_request(id, socket).await {
+                return end;
+            }
+        }
+    }
+
+    async fn one_request(&self, id: ConnectionId, socket: &PacketSocket) -> Result<(), End> {
+        let received = socket.receive_without_fd().await?.ok_or(End::Closed)?;
+        let request = codec::decode_request(received.packet())?;
+        let action = self.state.borrow_mut().dispatch(id, request, Instant::now());
+        match action {
+            Action::Reply(reply) => send(socket, &reply)?,
+            Action::Open { req, port, generation } => {
+                let outcome = self.open(port, &note(id, generation)).await;
+                self.state.borrow_mut().answered(id);
+                self.opened(socket, req, port, generation, outcome)?;
+            }
+            Action::Close { req, port } => self.delete(Deletion { port, answer: Some((id, req)) }),
+            Action::HangUp(misuse) => return Err(misuse.into()),
+            Action::Ignore => {}
+        }
+        Ok(())
+    }
+
+    /// Makes the TAP of an opening slot; returns its fd and interface index.
+    async fn open(&self, port: PortId, note: &str) -> io::Result<(OwnedFd, u32)> {
+        let name = port_name(port);
+        let fd = tap::create(&name)?;
+        sysctl::disable_ipv6(&name);
+        let link = self.links.attach_port(&name, self.bridge.get(), self.mtu, note).await?;
+        if self.state.borrow().slots.open_ports().is_empty() {
+            self.wait_for_bridge().await?;
+        }
+        Ok((fd, link))
+    }
+
+    /// The first port wakes the bridge, which drops the host's own packets for a moment more.
+    async fn wait_for_bridge(&self) -> io::Result<()> {
+        for _ in 0..WAKE_TRIES {
+            if self.links.find(BRIDGE).await?.is_none_or(|bridge| bridge.running) {
+                break;
+            }
+            tokio::time::sleep(WAKE_PAUSE).await;
+        }
+        Ok(())
+    }
+
+    fn opened(
+        &self,
+        socket: &PacketSocket,
+        req: RequestId,
+        port: PortId,
+        generation: Generation,
+        outcome: io::Result<(OwnedFd, u32)>,
+    ) -> io::Result<()> {
+        let mut state = self.state.borrow_mut();
+        match outcome {
+            Ok((fd, link)) => {
+                state.slots.opened(port, link);
+                let reply = Reply::Opened { req, port, generation, mtu: self.mtu, offloads: 0 };
+                socket.send(codec::encode_reply(&reply).as_bytes(), Some(fd.as_fd()))
+            }
+            Err(error) => {
+                tracing::error!(%error, port = port_name(port), "cannot make a TAP");
+                // Its fd is closed by now, and with it the TAP has gone.
+                state.slots.shelve(port);
+                send(socket, &Reply::Err { req, code: ErrorCode::Kernel })
+            }
+        }
+    }
+
+    fn delete(&self, deletion: Deletion) {
+        if self.closer.send(deletion).is_err() {
+            tracing::error!(port = port_name(deletion.port), "no thread deletes TAPs");
+        }
+    }
+
+    fn deleted(&self, deletion: Deletion) {
+        self.state.borrow_mut().slots.freed(deletion.port);
+        let Some((id, req)) = deletion.answer else { return };
+        self.state.borrow_mut().answered(id);
+        self.tell(id, &Reply::Done { req });
+    }
+
+    fn vanished(&self, port: PortId, link: u32) {
+        let Some((id, generation)) = self.state.borrow_mut().slots.vanished(port, link) else {
+            return;
+        };
+        tracing::warn!(port = port_name(port), "somebody deleted a TAP, its session ends");
+        self.tell(id, &Reply::Revoked { port, generation, reason: RevokeReason::Deleted });
+    }
+
+    fn drain(&self) {
+        self.state.borrow_mut().stop();
+        let ids: Vec<ConnectionId> = self.sockets.borrow().keys().copied().collect();
+        for id in ids {
+            self.tell(id, &Reply::Drain);
+        }
+    }
+
+    /// Sends outside of the connection's own task. A peer that does not read is dropped by that
+    /// task's next receive: shutting the socket down ends it.
+    fn tell(&self, id: ConnectionId, reply: &Reply) {
+        let socket = self.sockets.borrow().get(&id).map(Rc::clone);
+        if let Some(socket) = socket
+            && let Err(error) = send(&socket, reply)
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            tracing::error!(%error, "a front-end does not take its replies");
+            socket.shut_down();
+        }
+    }
+}
+
+fn send(socket: &PacketSocket, reply: &Reply) -> io::Result<()> {
+    socket.send(codec::encode_reply(reply).as_bytes(), None)
+}

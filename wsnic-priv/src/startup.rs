@@ -1,0 +1,158 @@
+//! From the command line to a helper that serves, and the end of it.
+
+use crate::inspect::{self, Finding, Level};
+use crate::link::Links;
+use crate::network::{Network, NetworkError};
+use crate::privileges;
+use crate::server::{self, Kept};
+use clap::{Arg, ArgAction, Command};
+use nix::unistd::{Uid, User};
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use wsnic_os::config::{self, LoadError, Loaded};
+use wsnic_os::log::say;
+use wsnic_os::notify::{self, Notifier};
+use wsnic_os::{inherited, log, packet, parent};
+use wsnic_proto::Settings;
+use wsnic_proto::cli::Verbosity;
+
+/// The user of the front-end, unless the configuration names another.
+const FRONT_END_USER: &str = "wsnic";
+
+/// Why the helper cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The network cannot be made.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// The socket for the front-end cannot be had.
+    #[error("cannot listen on {} (is another wsnic running? see option helper_socket)", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The system refused something basic.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+fn system<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> StartError {
+    move |source| StartError::System { action, source: source.into() }
+}
+
+/// Runs the helper until it is told to stop.
+///
+/// # Errors
+/// What has to be put right; everything that was made is taken away again.
+pub fn run() -> Result<ExitCode, StartError> {
+    let loaded = config::load(command(), std::env::args_os())
+        .inspect_err(|_| log::init("wsnic-priv", Verbosity::Normal))?;
+    log::init("wsnic-priv", loaded.verbosity);
+    privileges::give_up().map_err(system("give up privileges"))?;
+    parent::heed(&loaded.matches).map_err(system("watch the parent"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the runtime"))?;
+    if loaded.matches.get_flag("check") {
+        return runtime.block_on(check(&loaded.settings));
+    }
+    runtime.block_on(serve(loaded)).map(|()| ExitCode::SUCCESS)
+}
+
+fn command() -> Command {
+    Command::new("wsnic-priv")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The helper of wsnic: owns bridge, TAPs and firewall rules, hands out TAP fds")
+        .arg(
+            Arg::new("socket")
+                .long("socket")
+                .value_name("PATH")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("Where the front-end connects, instead of the option helper_socket"),
+        )
+        .arg(
+            Arg::new("check")
+                .long("check")
+                .action(ArgAction::SetTrue)
+                .help("Say what in this machine stands in the way, change nothing"),
+        )
+        .arg(parent::argument())
+}
+
+async fn serve(loaded: Loaded) -> Result<(), StartError> {
+    let Loaded { settings, matches, .. } = loaded;
+    let path = matches.get_one::<PathBuf>("socket").unwrap_or(&settings.helper_socket).clone();
+    let (mut kept, mut listener, mut notify) = (Vec::new(), None, None);
+    for (name, fd) in inherited::take() {
+        match Kept::new(&name, fd) {
+            Ok(connection) => kept.push(connection),
+            Err(fd) if name == notify::INHERITED_NAME => notify = Some(fd),
+            Err(fd) => listener = Some(fd),
+        }
+    }
+    let notifier = Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?;
+    let made = listener.is_none();
+    let listener = match listener {
+        Some(listener) => listener,
+        None => packet::listen(&path)
+            .map_err(|source| StartError::Socket { path: path.clone(), source })?,
+    };
+    let links = Links::connect().map_err(system("open a netlink socket"))?;
+    let mut network = match Network::setup(&settings, links, !kept.is_empty()).await {
+        Ok(network) => network,
+        Err(error) => {
+            remove(&path, made);
+            return Err(error.into());
+        }
+    };
+    tracing::info!("{}", network.summary());
+    let users = front_end_users(&settings);
+    let served = server::serve(&mut network, listener, kept, &users, &settings, notifier)
+        .await
+        .map_err(system("serve"));
+    network.teardown().await;
+    remove(&path, made);
+    served
+}
+
+fn remove(path: &PathBuf, made: bool) {
+    if made && let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(%error, path = %path.display(), "cannot remove the socket");
+    }
+}
+
+/// Who may talk to the helper: root, the helper's own user, the front-end's user.
+fn front_end_users(settings: &Settings) -> Vec<Uid> {
+    let name = settings.user.as_deref().unwrap_or(FRONT_END_USER);
+    let front_end = User::from_name(name).ok().flatten().map(|user| user.uid);
+    [Uid::from_raw(0), Uid::effective()].into_iter().chain(front_end).collect()
+}
+
+/// Prints every finding; the exit status says whether wsnic would start.
+async fn check(settings: &Settings) -> Result<ExitCode, StartError> {
+    let links = Links::connect().map_err(system("open a netlink socket"))?;
+    let mut findings =
+        inspect::network(settings, &links).await.map_err(system("look at the interfaces"))?;
+    findings.extend(inspect::host_firewall(settings, &links).await);
+    for Finding { level, what, remedy } in &findings {
+        match level {
+            Level::Good => say(format_args!("ok       {what}")),
+            Level::Warning => say(format_args!("warning  {what}\n         {remedy}")),
+            Level::Problem => say(format_args!("problem  {what}\n         {remedy}")),
+        }
+    }
+    let fit = findings.iter().all(|finding| finding.level != Level::Problem);
+    Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

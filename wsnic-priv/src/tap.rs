@@ -1,0 +1,48 @@
+//! Making a TAP: the helper's only use of /dev/net/tun, and its only ioctls.
+//!
+//! The fd goes to the front-end, which may issue no ioctl: everything that belongs to the fd is set
+//! here. What belongs to the interface (MTU, bridge, up) is set by `link`.
+#![allow(unsafe_code)]
+
+use nix::libc::{self, c_int, c_short, ifreq};
+use std::fs::OpenOptions;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+const DEVICE: &str = "/dev/net/tun";
+/// IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL (linux/if_tun.h): frames without a header, and never an
+/// interface that exists already.
+const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
+
+nix::ioctl_write_ptr_bad!(tun_set_iff, libc::TUNSETIFF, ifreq);
+nix::ioctl_write_int_bad!(tun_set_owner, libc::TUNSETOWNER);
+nix::ioctl_write_int_bad!(tun_set_group, libc::TUNSETGROUP);
+
+/// Makes the TAP `name`, which vanishes when the last copy of the returned fd is closed.
+///
+/// The fd is non-blocking and close-on-exec. Owner and group are 0 at once, so that no other user
+/// can attach to the interface through /dev/net/tun.
+///
+/// # Errors
+/// The device is missing or not permitted, or an interface of this name exists (`EBUSY`).
+pub fn create(name: &str) -> io::Result<OwnedFd> {
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)?;
+    // SAFETY: ifreq is plain old data for which all zero bytes are a valid value.
+    let mut request: ifreq = unsafe { std::mem::zeroed() };
+    if name.len() >= request.ifr_name.len() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = FLAGS as c_short;
+    // SAFETY: the fd is open and `request` is an ifreq that lives across the call.
+    unsafe { tun_set_iff(file.as_raw_fd(), &raw const request) }?;
+    // SAFETY: the fd is open and the argument is passed by value.
+    unsafe { tun_set_owner(file.as_raw_fd(), 0) }?;
+    // SAFETY: as above.
+    unsafe { tun_set_group(file.as_raw_fd(), 0) }?;
+    Ok(file.into())
+}
