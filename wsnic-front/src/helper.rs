@@ -1,0 +1,267 @@
+//! The helper, seen from the front-end: ask for ports, give them back, hear of lost ones.
+//!
+//! The only file that sends requests. Every request is invented here: nothing that a client sent
+//! is part of one. A helper that does not answer costs new clients their port, never a session.
+
+use crate::log_limit::LogLimit;
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
+use wsnic_os::packet::PacketSocket;
+use wsnic_proto::codec;
+use wsnic_proto::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
+use wsnic_proto::{ErrorCode, Generation, MacAddr, PortId, Reply, Request, RequestId};
+
+/// A client that has no port by then is refused.
+const OPEN_LIMIT: Duration = Duration::from_secs(2);
+/// A close that is not answered by then is mentioned in the log.
+const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// Hello has this long at start.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+
+/// What the helper says of the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Welcome {
+    /// MTU in bytes.
+    pub mtu: u16,
+    /// The bridge's MAC address.
+    pub gateway_mac: MacAddr,
+}
+
+/// Why a port cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The helper refused.
+    #[error("{0}")]
+    Refused(#[from] ErrorCode),
+    /// No answer within [`OPEN_LIMIT`].
+    #[error("the helper does not answer")]
+    Silent,
+    /// No connection to it.
+    #[error("the helper is not running")]
+    Gone,
+    /// The port came without its fd.
+    #[error("this process has too many open files")]
+    NoFd,
+}
+
+/// A port of this front-end. The fd is a TAP: one read or write is one frame.
+#[derive(Debug)]
+pub struct Port {
+    /// Its slot.
+    pub id: PortId,
+    /// Its generation.
+    pub generation: Generation,
+    /// The TAP, non-blocking.
+    pub fd: OwnedFd,
+    /// Told when the port is dead.
+    pub lost: Rc<Notify>,
+}
+
+/// A port if one was asked for.
+type Answer = Result<Option<Port>, OpenError>;
+
+/// A request that was sent and is not answered. It keeps its room until it is, even if its client
+/// has given up, so that the helper never sees more than it allows.
+struct Waiting {
+    request: Request,
+    answer: oneshot::Sender<Answer>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// The connection to the helper. It outlives the helper: whoever supervises it passes it on to the
+/// next one, which says so ([`Reply::Resumed`]).
+pub struct Helper {
+    socket: PacketSocket,
+    waiting: RefCell<HashMap<RequestId, Waiting>>,
+    ports: RefCell<HashMap<PortId, (Generation, Rc<Notify>)>>,
+    room: Arc<Semaphore>,
+    next: Cell<RequestId>,
+    log: Rc<LogLimit>,
+}
+
+impl Helper {
+    /// Says hello on a new connection. Call [`Helper::run`] next.
+    ///
+    /// # Errors
+    /// The helper does not answer, or not in this protocol.
+    pub async fn greet(fd: OwnedFd, log: Rc<LogLimit>) -> io::Result<(Rc<Helper>, Welcome)> {
+        let socket = PacketSocket::new(fd)?;
+        say_hello(&socket)?;
+        let received = timeout(HELLO_LIMIT, socket.receive_with_fd())
+            .await
+            .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the helper does not answer"))??;
+        let closed = || io::Error::other("the helper closed the connection: see its log");
+        let reply = codec::decode_reply(received.ok_or_else(closed)?.packet());
+        let Ok(Reply::Welcome { proto: VERSION, mtu, gateway_mac, .. }) = reply else {
+            return Err(io::Error::other("the helper speaks another protocol"));
+        };
+        let helper = Helper {
+            socket,
+            waiting: RefCell::default(),
+            ports: RefCell::default(),
+            room: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+            next: Cell::new(1),
+            log,
+        };
+        Ok((Rc::new(helper), Welcome { mtu, gateway_mac }))
+    }
+
+    /// Takes the helper's replies and events until the connection ends; returns why.
+    pub async fn run(self: Rc<Self>) -> String {
+        loop {
+            let mut received = match self.socket.receive_with_fd().await {
+                Ok(Some(received)) => received,
+                Ok(None) => return "it closed the connection".to_owned(),
+                Err(error) => return error.to_string(),
+            };
+            let fd = received.fd.take();
+            match codec::decode_reply(received.packet()) {
+                Ok(Reply::Resumed) => {
+                    if let Err(error) = self.ask_again() {
+                        return error.to_string();
+                    }
+                }
+                Ok(reply) => self.handle(reply, fd),
+                Err(error) => return error.to_string(),
+            }
+        }
+    }
+
+    /// A new helper has the connection: what the old one has not answered is lost.
+    fn ask_again(&self) -> io::Result<()> {
+        tracing::info!("the helper was restarted, going on");
+        say_hello(&self.socket)?;
+        let mut waiting = self.waiting.borrow_mut();
+        // A port whose client has given up is not asked for again; a close always is.
+        waiting.retain(|_, one| {
+            !(matches!(one.request, Request::Open { .. }) && one.answer.is_closed())
+        });
+        waiting.values().try_for_each(|one| self.send(&one.request))
+    }
+
+    fn send(&self, request: &Request) -> io::Result<()> {
+        self.socket.send(codec::encode_request(request).as_bytes(), None)
+    }
+
+    /// Opens a port.
+    ///
+    /// # Errors
+    /// After at most 2 s.
+    ///
+    /// # Cancel safety
+    /// A port that comes after the caller has gone is given back.
+    pub async fn open(&self) -> Result<Port, OpenError> {
+        let open = self.ask(|req| Request::Open { req, network: 0 });
+        timeout(OPEN_LIMIT, open).await.map_err(|_| OpenError::Silent)??.ok_or(OpenError::Gone)
+    }
+
+    /// Gives a port back; returns when it is deleted, however long that takes.
+    pub async fn close(&self, id: PortId, generation: Generation) {
+        let held = self.ports.borrow().get(&id).is_some_and(|(held, _)| *held == generation);
+        if held {
+            self.ports.borrow_mut().remove(&id);
+        }
+        let mut close =
+            std::pin::pin!(self.ask(|req| Request::Close { req, port: id, generation }));
+        let answer = match timeout(CLOSE_LIMIT, &mut close).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                if self.log.allows() {
+                    tracing::warn!(port = id.0, "the helper takes long to delete a port");
+                }
+                close.await
+            }
+        };
+        if let Err(error) = answer {
+            tracing::debug!(port = id.0, %error, "port not given back");
+        }
+    }
+
+    async fn ask(&self, request: impl FnOnce(RequestId) -> Request) -> Answer {
+        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| OpenError::Gone)?;
+        let req = self.next.replace(self.next.get().wrapping_add(1));
+        let (sender, answer) = oneshot::channel();
+        let request = request(req);
+        if let Err(error) = self.send(&request) {
+            tracing::debug!(%error, "cannot send to the helper");
+            return Err(OpenError::Silent);
+        }
+        let waiting = Waiting { request, answer: sender, _room: room };
+        self.waiting.borrow_mut().insert(req, waiting);
+        answer.await.unwrap_or(Err(OpenError::Gone))
+    }
+
+    fn handle(self: &Rc<Self>, reply: Reply, fd: Option<OwnedFd>) {
+        match reply {
+            Reply::Revoked { port, generation, .. } => {
+                if let Some((held, lost)) = self.ports.borrow().get(&port)
+                    && *held == generation
+                {
+                    lost.notify_one();
+                }
+            }
+            Reply::Drain => tracing::info!("the helper is stopping"),
+            Reply::Opened { req, port, generation, .. } => self.opened(req, port, generation, fd),
+            Reply::Err { req, code } => self.answer(req, Err(code.into())),
+            Reply::Done { req } | Reply::Stats { req, .. } | Reply::Pong { req } => {
+                self.answer(req, Ok(None));
+            }
+            // Resumed is taken care of before; the Welcome that follows it tells nothing new.
+            Reply::Welcome { .. } | Reply::Resumed => {}
+        }
+    }
+}
+
+impl Helper {
+    fn answer(&self, req: RequestId, answer: Answer) {
+        if let Some(waiting) = self.waiting.borrow_mut().remove(&req) {
+            // An error means that nobody waits any more.
+            let _ = waiting.answer.send(answer);
+        }
+    }
+
+    fn opened(
+        self: &Rc<Self>,
+        req: RequestId,
+        id: PortId,
+        generation: Generation,
+        fd: Option<OwnedFd>,
+    ) {
+        let waiting = self.waiting.borrow_mut().remove(&req);
+        let unwanted = match (fd, waiting) {
+            (Some(fd), Some(waiting)) => {
+                let lost = Rc::new(Notify::new());
+                self.ports.borrow_mut().insert(id, (generation, Rc::clone(&lost)));
+                let port = Port { id, generation, fd, lost };
+                match waiting.answer.send(Ok(Some(port))) {
+                    Ok(()) => return,
+                    Err(port) => port.ok().flatten().map(|port| port.fd),
+                }
+            }
+            (fd, waiting) => {
+                if let Some(waiting) = waiting {
+                    let _ = waiting.answer.send(Err(OpenError::NoFd));
+                }
+                fd
+            }
+        };
+        let helper = Rc::clone(self);
+        tokio::task::spawn_local(async move {
+            helper.close(id, generation).await;
+            // Only now: closing a TAP that exists blocks for some 20 ms.
+            drop(unwanted);
+        });
+    }
+}
+
+fn say_hello(socket: &PacketSocket) -> io::Result<()> {
+    let hello = Request::Hello { magic: MAGIC, min: VERSION, max: VERSION };
+    socket.send(codec::encode_request(&hello).as_bytes(), None)
+}

@@ -1,0 +1,85 @@
+//! Tests of the shuttle with a real TCP connection and a socket pair in place of the TAP.
+
+use super::*;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use std::rc::Rc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::LocalSet;
+use wsnic_proto::MacAddr;
+
+const POLICY: FramePolicy =
+    FramePolicy { max_len: 1518, gateway_mac: MacAddr([2, 1, 2, 3, 4, 5]), allow_vlan: false };
+const FRAME: [u8; 1514] = [0x55; 1514];
+const PING: [u8; 10] = [0x89, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
+const FRAMES: u32 = 100_000;
+
+/// Client's end, the bridge's end of the TAP, and the session between them.
+async fn session() -> (TcpStream, OwnedFd, Rc<Shuttle>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    // Small, so that sends are cut off often.
+    socket2::SockRef::from(&server).set_send_buffer_size(32 * 1024).unwrap();
+    let flags = SockFlag::SOCK_NONBLOCK;
+    let (tap, bridge) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+    let tap = wsnic_os::watch::watch(tap, TAP_INTEREST).unwrap();
+    (client, bridge, Rc::new(Shuttle::new(server, tap, POLICY, None)))
+}
+
+#[test]
+fn pongs_between_frames_do_not_tear_them() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let (client, bridge, shuttle) = session().await;
+        tokio::task::spawn_local(async move {
+            shuttle.run(Vec::new(), ws::Decoder::new(false), Duration::ZERO).await
+        });
+        let sender = std::thread::spawn(move || {
+            let mut sent = 0;
+            while sent < FRAMES {
+                match unistd::write(&bridge, &FRAME) {
+                    Ok(_) => sent += 1,
+                    Err(_) => std::thread::sleep(Duration::from_micros(20)),
+                }
+            }
+            bridge
+        });
+        let (mut from_server, mut to_server) = client.into_split();
+        let pings = tokio::task::spawn_local(async move {
+            while to_server.write_all(&PING).await.is_ok() {
+                tokio::time::sleep(Duration::from_micros(100)).await;
+            }
+        });
+        let (mut frames, mut pongs, mut body) = (0, 0_u32, vec![0; FRAME.len()]);
+        while frames < FRAMES {
+            match from_server.read_u16().await.unwrap() {
+                0x827e => {
+                    assert_eq!(usize::from(from_server.read_u16().await.unwrap()), FRAME.len());
+                    from_server.read_exact(&mut body).await.unwrap();
+                    assert!(body == FRAME, "torn behind {frames} frames and {pongs} pongs");
+                    frames += 1;
+                }
+                0x8a04 => {
+                    from_server.read_exact(&mut body[..4]).await.unwrap();
+                    assert_eq!(&body[..4], b"ping");
+                    pongs += 1;
+                }
+                other => panic!("no header: {other:04x} behind {frames} frames and {pongs} pongs"),
+            }
+        }
+        assert!(pongs > 0);
+        pings.abort();
+        drop(sender.join().unwrap());
+    });
+}
+
+#[test]
+fn the_end_of_the_tap_ends_the_session() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let (_client, bridge, shuttle) = session().await;
+        drop(bridge);
+        let end = shuttle.run(Vec::new(), ws::Decoder::new(false), Duration::ZERO).await;
+        assert!(matches!(end, End::PortLost), "{end}");
+    });
+}

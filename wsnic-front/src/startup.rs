@@ -1,0 +1,234 @@
+//! From the command line to a front-end that serves: everything is opened here, then root is given
+//! up, and only then the first byte of a client is read.
+
+use crate::dhcp_port::{LeaseFileError, OpenedDhcp};
+use crate::fd_closer::FdCloser;
+use crate::helper::Helper;
+use crate::listen::{self, BindError};
+use crate::log_limit::LogLimit;
+use crate::privileges::{self, PrivilegeError};
+use crate::session::Context;
+use clap::{Arg, Command};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::LocalSet;
+use tokio::time::{sleep, timeout};
+use wsnic_os::config::{self, LoadError, Loaded};
+use wsnic_os::notify::{self, Notifier};
+use wsnic_os::{inherited, log, packet, parent};
+use wsnic_proto::Settings;
+use wsnic_proto::cli::Verbosity;
+use wsnic_proto::frame::{FramePolicy, max_frame_len};
+use wsnic_proto::settings::DhcpService;
+
+/// Sessions have this long to say goodbye at the end.
+const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
+/// A helper that is just starting is waited for this long.
+const HELPER_LIMIT: Duration = Duration::from_secs(10);
+/// Pause between attempts to reach it.
+const HELPER_PAUSE: Duration = Duration::from_millis(50);
+
+/// Fds for everything but clients.
+const SPARE_FDS: u64 = 64;
+
+/// Why the front-end cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// An address cannot be had.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The lease file cannot be used.
+    #[error(transparent)]
+    Leases(#[from] LeaseFileError),
+    /// Root could not be given up.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// The helper cannot be reached.
+    #[error("cannot reach the helper at {} (is wsnic-priv running?)", path.display())]
+    Helper {
+        /// Its socket.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The helper has ended the connection, which is not to be had twice.
+    #[error("the helper is gone: {0}")]
+    HelperGone(String),
+    /// The system refused something basic.
+    #[error("cannot {action}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What it said.
+        source: io::Error,
+    },
+}
+
+fn system<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> StartError {
+    move |source| StartError::System { action, source: source.into() }
+}
+
+/// Runs the front-end until it is told to stop.
+///
+/// # Errors
+/// What has to be put right.
+pub fn run() -> Result<(), StartError> {
+    let loaded = config::load(command(), std::env::args_os())
+        .inspect_err(|_| log::init("wsnic-front", Verbosity::Normal))?;
+    log::init("wsnic-front", loaded.verbosity);
+    let Loaded { settings, matches, .. } = loaded;
+    let opened = Opened::open(&settings, matches.get_one("helper"))?;
+    privileges::give_up(settings.user.as_deref())?;
+    parent::heed(&matches).map_err(system("watch the parent"))?;
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system("start the runtime"))?
+        .block_on(serve(&settings, opened))
+}
+
+fn command() -> Command {
+    Command::new("wsnic-front")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("The front-end of wsnic: WebSocket server and frame shuttle, without privileges")
+        .arg(
+            Arg::new("helper")
+                .long("helper")
+                .value_name("PATH")
+                .value_parser(clap::value_parser!(PathBuf))
+                .help("The helper's socket, instead of the option helper_socket"),
+        )
+        .arg(parent::argument())
+}
+
+/// Everything that needs to be opened while that is still possible.
+struct Opened {
+    listeners: Vec<std::net::TcpListener>,
+    helper: OwnedFd,
+    helper_path: PathBuf,
+    dhcp: Option<OpenedDhcp>,
+    notifier: Notifier,
+}
+
+impl Opened {
+    fn open(settings: &Settings, helper: Option<&PathBuf>) -> Result<Opened, StartError> {
+        let is_notify = |(name, _): &(String, OwnedFd)| name == notify::INHERITED_NAME;
+        let notify = inherited::take().into_iter().find(is_notify).map(|(_, fd)| fd);
+        raise_fd_limit(settings.server.max_clients);
+        let helper_path = helper.unwrap_or(&settings.helper_socket).clone();
+        let dhcp = match settings.dhcp.service {
+            DhcpService::Builtin => Some(OpenedDhcp::open(settings)?),
+            DhcpService::Dnsmasq | DhcpService::Disabled => None,
+        };
+        Ok(Opened {
+            listeners: listen::bind(&settings.server.addresses, settings.server.ws_port)?,
+            helper: connect(&helper_path)?,
+            helper_path,
+            dhcp,
+            notifier: Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?,
+        })
+    }
+}
+
+/// Every session needs two fds, and every connection that is not one yet needs one.
+fn raise_fd_limit(max_clients: u32) {
+    let needed = u64::from(max_clients) * 2 + listen::MAX_HANDSHAKES as u64 + SPARE_FDS;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+        Ok(hard)
+    });
+    match raised {
+        Ok(limit) if limit >= needed => {}
+        Ok(limit) => tracing::warn!(
+            limit,
+            needed,
+            "the limit of open files is low for max_clients: raise it (ulimit -Hn, LimitNOFILE=)"
+        ),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+}
+
+fn connect(path: &Path) -> Result<OwnedFd, StartError> {
+    let started = std::time::Instant::now();
+    loop {
+        match packet::connect(path) {
+            Ok(fd) => return Ok(fd),
+            Err(source) if started.elapsed() > HELPER_LIMIT => {
+                return Err(StartError::Helper { path: path.to_owned(), source });
+            }
+            Err(_) => std::thread::sleep(HELPER_PAUSE),
+        }
+    }
+}
+
+async fn serve(settings: &Settings, opened: Opened) -> Result<(), StartError> {
+    let Opened { listeners, helper, helper_path, dhcp, notifier } = opened;
+    let (mut terminate, mut interrupt) = signal(SignalKind::terminate())
+        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))
+        .map_err(system("handle signals"))?;
+    let log = Rc::new(LogLimit::new(std::time::Instant::now()));
+    let (helper, welcome) = Helper::greet(helper, Rc::clone(&log))
+        .await
+        .map_err(|source| StartError::Helper { path: helper_path, source })?;
+    let (stop, shutdown) = watch::channel(false);
+    let context = Rc::new(Context {
+        helper: Rc::clone(&helper),
+        // A thread that is started now has given up what this one has.
+        closer: FdCloser::start().map_err(system("start a thread"))?,
+        policy: FramePolicy {
+            max_len: max_frame_len(welcome.mtu),
+            gateway_mac: welcome.gateway_mac,
+            allow_vlan: settings.network.allow_vlan,
+        },
+        dhcp: dhcp.map(|dhcp| Rc::new(RefCell::new(dhcp.serve(welcome.gateway_mac, welcome.mtu)))),
+        shutdown,
+        log,
+        open: Cell::new(0),
+    });
+    let tasks = LocalSet::new();
+    let mut helper_task = tasks.spawn_local(helper.run());
+    let handshakes = Rc::new(Cell::new(0));
+    let mut accepting = Vec::new();
+    for listener in listeners {
+        let listener = TcpListener::from_std(listener).map_err(system("watch a listener"))?;
+        let (context, handshakes) = (Rc::clone(&context), Rc::clone(&handshakes));
+        accepting.push(tasks.spawn_local(listen::accept(context, listener, handshakes)));
+    }
+    notifier.ready("serving");
+    tasks
+        .run_until(async {
+            let outcome = tokio::select! {
+                _ = terminate.recv() => Ok(()),
+                _ = interrupt.recv() => Ok(()),
+                reason = &mut helper_task => Err(StartError::HelperGone(reason.unwrap_or_default())),
+            };
+            notifier.stopping();
+            accepting.iter().for_each(tokio::task::JoinHandle::abort);
+            // An error means that no session is there to hear it.
+            let _ = stop.send(true);
+            // This context, the one of each accept task that is being aborted, and the sessions'.
+            let all_gone = async {
+                while Rc::strong_count(&context) > 1 {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            if timeout(FAREWELL_LIMIT, all_gone).await.is_err() {
+                let left = Rc::strong_count(&context) - 1;
+                tracing::warn!(left, "not all connections have ended");
+            }
+            helper_task.abort();
+            outcome
+        })
+        .await
+}
