@@ -1,0 +1,127 @@
+//! One of wsnic's other programs as a child process.
+
+use command_fds::{CommandFdExt, FdMapping};
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+use tokio::process::{Child, Command};
+use tokio::time::timeout;
+use wsnic_os::notify::INHERITED_NAME;
+use wsnic_os::packet::{self, PacketSocket};
+use wsnic_proto::cli::Verbosity;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Where the programs are when they do not stand beside this one.
+const PROGRAM_DIRS: [&str; 2] = ["/usr/libexec/wsnic", "/usr/sbin"];
+
+/// The first inherited fd (SD_LISTEN_FDS_START).
+const FIRST_INHERITED: i32 = 3;
+
+/// Sockets that a program wants to find again at its next start, by name.
+pub type Store = BTreeMap<String, OwnedFd>;
+
+/// How to start a program.
+pub struct Program {
+    path: PathBuf,
+    conf: String,
+    verbosity: Verbosity,
+    arguments: Vec<OsString>,
+}
+
+impl Program {
+    /// `name` beside this program, or where packages put it; `conf` becomes its configuration.
+    ///
+    /// # Errors
+    /// It is nowhere.
+    pub fn find(name: &str, conf: String, verbosity: Verbosity) -> io::Result<Program> {
+        let beside = std::env::current_exe()?.parent().map(PathBuf::from);
+        let path = beside
+            .into_iter()
+            .chain(PROGRAM_DIRS.map(PathBuf::from))
+            .map(|dir| dir.join(name))
+            .find(|path| path.is_file())
+            .ok_or_else(|| {
+                let text = format!(
+                    "{name} is not beside this program, nor in {}",
+                    PROGRAM_DIRS.join(", ")
+                );
+                io::Error::new(io::ErrorKind::NotFound, text)
+            })?;
+        Ok(Program { path, conf, verbosity, arguments: Vec::new() })
+    }
+
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<OsString>) -> Program {
+        self.arguments.push(argument.into());
+        self
+    }
+
+    /// Starts it. The configuration goes in by standard input: nothing of it shows in `ps`. The
+    /// sockets of `store` go with it, as systemd passes on its fd store (sd_listen_fds(3)), and before
+    /// them one by which it says how it is (sd_notify(3)); the other end is returned.
+    ///
+    /// # Errors
+    /// The system cannot start it.
+    pub fn spawn(&self, store: &Store) -> io::Result<(Child, PacketSocket)> {
+        let mut conf = File::from(memfd_create(c"wsnic.conf", MFdFlags::MFD_CLOEXEC)?);
+        conf.write_all(self.conf.as_bytes())?;
+        conf.rewind()?;
+        let mut command = Command::new(&self.path);
+        command.args(["-c", "-"]).args(&self.arguments);
+        match self.verbosity {
+            Verbosity::Quiet => drop(command.arg("-q")),
+            Verbosity::Normal => {}
+            Verbosity::Verbose => drop(command.arg("-v")),
+            Verbosity::Everything => drop(command.arg("-vv")),
+        }
+        // What a service manager has told this program is not for its children.
+        for name in ["NOTIFY_SOCKET", "LISTEN_PID"] {
+            command.env_remove(name);
+        }
+        let (ours, theirs) = packet::pair()?;
+        let mut names = vec![INHERITED_NAME];
+        let mut fds = vec![theirs];
+        for (name, fd) in store {
+            names.push(name);
+            fds.push(fd.try_clone()?);
+        }
+        command.env("LISTEN_FDS", names.len().to_string());
+        command.env("LISTEN_FDNAMES", names.join(":"));
+        command.env("LISTEN_PPID", std::process::id().to_string());
+        let mapping = |(child_fd, parent_fd)| FdMapping { parent_fd, child_fd };
+        let mappings = (FIRST_INHERITED..).zip(fds).map(mapping).collect();
+        command.fd_mappings(mappings).map_err(io::Error::other)?;
+        // A group of its own: Ctrl-C reaches this program alone, which ends the others in order.
+        command.env_remove("RUST_BACKTRACE").process_group(0).kill_on_drop(true);
+        let child = command.stdin(Stdio::from(OwnedFd::from(conf))).spawn()?;
+        Ok((child, PacketSocket::new(ours)?))
+    }
+}
+
+/// Asks a child to end, waits, and kills it after `limit`.
+pub async fn end(child: &mut Child, name: &str, limit: Duration) {
+    let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
+    if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGTERM) {
+        tracing::debug!(%error, name, "cannot ask it to end");
+    }
+    if timeout(limit, child.wait()).await.is_err() {
+        tracing::warn!(name, "does not end, killing it");
+        if let Err(error) = child.kill().await {
+            tracing::error!(%error, name, "cannot kill it");
+        }
+    }
+}
+
+/// `exit status: 1`, or the signal that ended it.
+pub fn describe(status: io::Result<ExitStatus>) -> String {
+    status.map_or_else(|error| error.to_string(), |status| status.to_string())
+}

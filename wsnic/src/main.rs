@@ -1,0 +1,17 @@
+//! wsnic, the command that people type.
+//!
+//! `wsnic run` starts and supervises helper and front-end where there is no systemd; `wsnic check`
+//! says whether they would start here. Without a word it runs, as command lines of earlier versions
+//! expect.
+#![forbid(unsafe_code)]
+
+mod check;
+mod child;
+mod run;
+mod words;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    words::dispatch(std::env::args_os().collect())
+}

@@ -1,0 +1,62 @@
+//! The first word of the command line: which subcommand is meant.
+
+use crate::{check, run};
+use clap::Command;
+use std::ffi::OsString;
+use std::process::ExitCode;
+use wsnic_os::config::{self, Loaded};
+use wsnic_os::log;
+use wsnic_proto::cli::Verbosity;
+
+const SUBCOMMANDS: &str = "\
+Commands:
+  wsnic run      start wsnic in the foreground (also without a word)
+  wsnic check    say whether this machine and configuration are fit, and what to do if not
+  wsnic template print a commented wsnic.conf with all options at their defaults";
+
+/// Runs what `arguments` (the program's name first) ask for.
+pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
+    let word = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
+    let word = match word {
+        "run" | "check" | "template" => arguments.remove(1).into_string().unwrap_or_default(),
+        // The oldest habit: no word at all.
+        _ => "run".to_owned(),
+    };
+    if word == "template" {
+        log::say(wsnic_proto::options::template().trim_end());
+        return ExitCode::SUCCESS;
+    }
+    let command = Command::new("wsnic")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Connects emulated machines in browsers to a network: one WebSocket message is one Ethernet frame")
+        .after_help(SUBCOMMANDS);
+    let loaded = match config::load(command, arguments) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("wsnic: {}", log::chain(&error));
+            return ExitCode::from(2);
+        }
+    };
+    if word == "check" {
+        log::init("wsnic", Verbosity::Quiet);
+        return check::check(&loaded);
+    }
+    log::init("wsnic", loaded.verbosity);
+    announce(&loaded);
+    match run::run(&loaded) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", log::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn announce(loaded: &Loaded) {
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(file) = &loaded.file {
+        tracing::info!(file = %file.display(), "configuration read");
+    }
+}
