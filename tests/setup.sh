@@ -1,0 +1,64 @@
+#!/bin/sh
+# Installs what the end-to-end tests need on a Debian 12 machine. Run as root; quick when
+# everything is there. Says what it does.
+set -eu
+
+# program:package
+NEEDED="
+	ip:iproute2
+	bridge:iproute2
+	nft:nftables
+	iptables:iptables
+	busybox:busybox-static
+	ping:iputils-ping
+	tcpdump:tcpdump
+	ps:procps
+	nsenter:util-linux
+	flock:util-linux
+	cc:gcc
+	node:nodejs
+	npm:npm
+"
+
+say() {
+	echo "setup: $*"
+}
+
+# A mirror may be out of reach for a moment.
+apt() {
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -o Acquire::Retries=3 "$@"
+}
+
+[ "$(id -u)" = 0 ] || { say "run this as root" >&2; exit 1; }
+PATH=$PATH:/usr/sbin:/sbin
+
+packages=
+for pair in $NEEDED; do
+	command -v "${pair%%:*}" > /dev/null || packages="$packages ${pair#*:}"
+done
+# The plain busybox package has no DHCP client.
+if command -v busybox > /dev/null && ! busybox --list | grep -qx udhcpc; then
+	packages="$packages busybox-static"
+fi
+
+if [ -n "$packages" ]; then
+	say "installing$packages"
+	apt update
+	# shellcheck disable=SC2086 # a list of words
+	apt install -y --no-install-recommends $packages > /dev/null
+else
+	say "all programs are there"
+fi
+
+if [ ! -c /dev/net/tun ]; then
+	say "making /dev/net/tun"
+	mkdir -p /dev/net
+	mknod /dev/net/tun c 10 200
+	chmod 0666 /dev/net/tun
+fi
+
+v86=$(cd "$(dirname "$0")" && pwd)/v86
+target=${CARGO_TARGET_DIR:-$v86/../../target}
+say "an emulated machine for the tests with v86: $target/v86"
+mkdir -p "$target"
+"$v86/build.sh" "$target/v86"

@@ -1,0 +1,52 @@
+//! Support for the end-to-end tests: a small world of network namespaces around one wsnic, and
+//! guests that join it through WebSocket code which is not wsnic's.
+//!
+//! A test makes a [`Lab`], starts a [`Server`] in it, lets a [`RawGuest`] (frames in the test's
+//! own hands), a [`NativeGuest`] (a Linux network stack on a TAP) or a [`Door`] (bare bytes on TCP)
+//! connect, stops the server, and calls [`Lab::finish`], which compares everything that a run
+//! could leave behind with how it was before. Needs root; fails without.
+
+// This is test code: a broken assumption fails the test, with the place where it broke.
+#![allow(clippy::missing_panics_doc)]
+
+mod door;
+pub mod frames;
+mod lab;
+mod native_guest;
+mod netns;
+mod peer;
+mod programs;
+mod raw_guest;
+mod server;
+pub mod services;
+mod snapshot;
+mod tap;
+pub mod v86;
+
+pub use door::{Door, Fragment, HANDSHAKE, Response, opcode};
+pub use lab::{Lab, address};
+pub use native_guest::NativeGuest;
+pub use netns::Netns;
+pub use peer::{HeldPort, Helper, Peer};
+pub use programs::{source_dir, target_dir, wsnic};
+pub use raw_guest::RawGuest;
+pub use server::{Server, open_files, resident_kib, run_wsnic};
+pub use snapshot::{Snapshot, processes};
+
+use std::time::{Duration, Instant};
+
+/// How long anything may take that must happen at all. Far more than it needs: tests have no
+/// opinion on speed.
+pub const LIMIT: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When it does not within [`LIMIT`]; `what` says what was waited for.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < end, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
