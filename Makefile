@@ -1,0 +1,78 @@
+# wsnic. "make run" starts it, "make test" tests it; both do all the set-up that they need.
+# On Debian 12 with a Rust toolchain (https://rustup.rs), make and a C compiler for the linker.
+
+CARGO ?= cargo
+# Options for wsnic, such as ARGS="--ws-server-addr 0.0.0.0 -v".
+ARGS ?=
+DESTDIR ?=
+
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+RELEASE := $(TARGET)/release
+PROGRAMS := wsnic wsnic-priv wsnic-front
+# Where cargo puts what "make test" installs.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
+CARGO_DENY_VERSION := 0.20.2
+# "make run" works for any user who may use sudo.
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+
+.PHONY: run build test setup lint deny bench install clean
+
+# Defaults, and the Internet for guests by the interface of the default route.
+run: build
+	@echo "== starting wsnic, Ctrl-C ends it"
+	@exec $(SUDO) $(RELEASE)/wsnic run --enable-inet $(ARGS)
+
+build:
+	@echo "== building"
+	@$(CARGO) build --locked --release $(PROGRAMS:%=--package %)
+
+# Doc tests first: the summary of all other tests is the last that is printed.
+test: setup lint deny
+	@echo "== building programs and tests"
+	@$(CARGO) build --locked --workspace --all-features --bins
+	@$(CARGO) test --locked --workspace --all-features --no-run
+	@echo "== doc tests"
+	@$(CARGO) test --locked --workspace --all-features --doc --quiet
+	@echo "== tests"
+	@if $(CARGO) nextest --version > /dev/null 2>&1; then \
+		WSNIC_BIN_DIR=$(TARGET)/debug $(CARGO) nextest run --locked --workspace --all-features; \
+	else \
+		WSNIC_BIN_DIR=$(TARGET)/debug $(CARGO) test --locked --workspace --all-features \
+			--no-fail-fast --lib --bins --tests; \
+	fi
+
+setup:
+	@echo "== what the tests need"
+	@CARGO_TARGET_DIR=$(TARGET) tests/setup.sh
+
+lint:
+	@echo "== format"
+	@$(CARGO) fmt --all --check
+	@echo "== clippy"
+	@$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+deny:
+	@echo "== licences, advisories and sources of dependencies"
+	@$(CARGO) deny --version > /dev/null 2>&1 || { \
+		echo "installing cargo-deny, which takes some minutes"; \
+		$(CARGO) install --locked --quiet cargo-deny --version $(CARGO_DENY_VERSION); }
+	@$(CARGO) fetch --locked --quiet
+	@$(CARGO) deny --offline --log-level error check licenses bans sources
+	@if timeout 60 $(CARGO) deny --log-level error fetch db > /dev/null 2>&1; then \
+		$(CARGO) deny --log-level error check --disable-fetch advisories; \
+	else \
+		echo "advisories: SKIPPED, the database of RustSec cannot be fetched from here"; \
+	fi
+
+bench: build
+	@echo "== measuring the release build (root; the machine should be idle)"
+	@$(CARGO) build --locked --release --package wsnic-tests --bin wsnic-bench
+	@$(SUDO) env WSNIC_BIN_DIR=$(RELEASE) $(RELEASE)/wsnic-bench
+
+install: build
+	install -D -m 0755 $(RELEASE)/wsnic $(DESTDIR)/usr/bin/wsnic
+	install -D -m 0755 -t $(DESTDIR)/usr/libexec/wsnic $(RELEASE)/wsnic-priv $(RELEASE)/wsnic-front
+	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system systemd/wsnic.service
+
+clean:
+	$(CARGO) clean
