@@ -83,3 +83,25 @@ fn the_end_of_the_tap_ends_the_session() {
         assert!(matches!(end, End::PortLost), "{end}");
     });
 }
+
+#[test]
+fn a_client_that_is_held_back_gets_nothing_before_its_first_frame() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let (mut client, bridge, shuttle) = session().await;
+        let hold_back = Duration::from_secs(3600);
+        tokio::task::spawn_local(async move {
+            shuttle.run(Vec::new(), ws::Decoder::new(true), hold_back).await
+        });
+        unistd::write(&bridge, &FRAME).unwrap();
+        // Long enough for a frame that is not held back, which makes this test fail.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let early = client.try_read(&mut [0; 16]).map_err(|error| error.kind());
+        assert_eq!(early, Err(io::ErrorKind::WouldBlock));
+        // A binary message of 14 bytes with a mask of zeros.
+        let own = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 8, 6];
+        client.write_all(&[&[0x82, 0x8e, 0, 0, 0, 0][..], &own].concat()).await.unwrap();
+        assert_eq!(client.read_u32().await.unwrap(), 0x827e_0000 | FRAME.len() as u32);
+        drop(bridge);
+    });
+}
