@@ -14,6 +14,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -41,7 +42,7 @@ const SPARE_FDS: u64 = 64;
 
 /// Why the front-end cannot serve.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+enum StartError {
     /// The configuration is wrong.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -79,11 +80,22 @@ fn system<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> StartError 
     move |source| StartError::System { action, source: source.into() }
 }
 
+/// Runs the program to its end; the last error is its last line of the log.
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{}", log::chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// Runs the front-end until it is told to stop.
 ///
 /// # Errors
 /// What has to be put right.
-pub fn run() -> Result<(), StartError> {
+fn run() -> Result<(), StartError> {
     let loaded = config::load(command(), std::env::args_os())
         .inspect_err(|_| log::init("wsnic-front", Verbosity::Normal))?;
     log::init("wsnic-front", loaded.verbosity);

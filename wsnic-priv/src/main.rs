@@ -1,27 +1,7 @@
-//! wsnic-priv, the helper: the only part of wsnic that holds a privilege.
-//!
-//! Owns the bridge, the TAPs and the firewall rules, and hands TAP fds to the front-end over one
-//! unix socket. It never sees a frame, a WebSocket or a name that a stranger chose.
-
-mod closer;
-mod dispatch;
-mod firewall;
-mod inspect;
-mod link;
-mod network;
-mod privileges;
-mod resolver;
-mod server;
-mod slots;
-mod startup;
-mod sysctl;
-mod tap;
+//! The program: see the library of the same name.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    startup::run().unwrap_or_else(|error| {
-        tracing::error!("{}", wsnic_os::log::chain(&error));
-        ExitCode::FAILURE
-    })
+    wsnic_priv::startup::main()
 }

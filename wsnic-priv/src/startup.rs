@@ -22,7 +22,7 @@ const FRONT_END_USER: &str = "wsnic";
 
 /// Why the helper cannot serve.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+enum StartError {
     /// The configuration is wrong.
     #[error(transparent)]
     Load(#[from] LoadError),
@@ -51,11 +51,19 @@ fn system<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> StartError 
     move |source| StartError::System { action, source: source.into() }
 }
 
+/// Runs the program to its end; the last error is its last line of the log.
+pub fn main() -> ExitCode {
+    run().unwrap_or_else(|error| {
+        tracing::error!("{}", log::chain(&error));
+        ExitCode::FAILURE
+    })
+}
+
 /// Runs the helper until it is told to stop.
 ///
 /// # Errors
 /// What has to be put right; everything that was made is taken away again.
-pub fn run() -> Result<ExitCode, StartError> {
+fn run() -> Result<ExitCode, StartError> {
     let loaded = config::load(command(), std::env::args_os())
         .inspect_err(|_| log::init("wsnic-priv", Verbosity::Normal))?;
     log::init("wsnic-priv", loaded.verbosity);

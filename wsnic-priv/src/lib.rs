@@ -1,0 +1,18 @@
+//! wsnic-priv, the helper: the only part of wsnic that holds a privilege.
+//!
+//! Owns the bridge, the TAPs and the firewall rules, and hands TAP fds to the front-end over one
+//! unix socket. It never sees a frame, a WebSocket or a name that a stranger chose.
+
+mod closer;
+pub mod dispatch;
+mod firewall;
+mod inspect;
+mod link;
+mod network;
+mod privileges;
+mod resolver;
+mod server;
+pub mod slots;
+pub mod startup;
+mod sysctl;
+mod tap;
