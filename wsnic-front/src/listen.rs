@@ -5,6 +5,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::cell::Cell;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -27,17 +28,56 @@ pub fn bind(addresses: &[IpAddr], port: u16) -> Result<Vec<std::net::TcpListener
         let address = SocketAddr::new(*ip, port);
         let both =
             *ip == Ipv6Addr::UNSPECIFIED && !addresses.contains(&Ipv4Addr::UNSPECIFIED.into());
-        open(address, both).map_err(|source| BindError { address, source })
+        open(address, both).map_err(|source| BindError::Address { address, source })
     };
     addresses.iter().map(bind_one).collect()
 }
 
-/// An address cannot be had.
+/// Takes a listener that the process was started with, under its name in the socket unit.
+///
+/// # Errors
+/// It is no listener, or one that this version does not serve.
+pub fn inherit(name: String, fd: OwnedFd) -> Result<std::net::TcpListener, BindError> {
+    if name == "wss" {
+        return Err(BindError::NoTls);
+    }
+    let socket = Socket::from(fd);
+    let listens = socket.r#type().is_ok_and(|kind| kind == Type::STREAM)
+        && socket.is_listener().unwrap_or(false);
+    if !listens {
+        return Err(BindError::NotAListener(name));
+    }
+    socket.set_nonblocking(true).map_err(|source| BindError::Inherited { name, source })?;
+    Ok(socket.into())
+}
+
+/// A listener cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}{}", remedy(.source))]
-pub struct BindError {
-    address: SocketAddr,
-    source: io::Error,
+pub enum BindError {
+    /// An address cannot be bound.
+    #[error("cannot listen on {address}{}", remedy(.source))]
+    Address {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// wss:// is not served.
+    #[error("wss:// is not served by this version: take the wss listener out of the socket unit")]
+    NoTls,
+    /// Something else was passed.
+    #[error(
+        "the inherited socket \"{0}\" is no listening stream socket: see ListenStream= of its unit"
+    )]
+    NotAListener(String),
+    /// The system refused.
+    #[error("cannot use the inherited socket \"{name}\"")]
+    Inherited {
+        /// Its name.
+        name: String,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
 fn remedy(error: &io::Error) -> &'static str {

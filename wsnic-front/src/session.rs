@@ -6,6 +6,7 @@ use crate::helper::Helper;
 use crate::http::{self, Accept, MAX_HEAD, Refusal, Verdict};
 use crate::listen::Counted;
 use crate::log_limit::LogLimit;
+use crate::sandbox::Sandboxed;
 use crate::shuttle::{End, Shuttle, TAP_INTEREST};
 use crate::ws;
 use std::cell::{Cell, RefCell};
@@ -45,6 +46,8 @@ pub struct Context {
     pub log: Rc<LogLimit>,
     /// Sessions that are open.
     pub open: Cell<usize>,
+    /// Without this proof no byte of a client is read.
+    pub sandboxed: Sandboxed,
 }
 
 /// Serves one connection to its end; `counted` is dropped when it has a port, or is refused.
@@ -70,7 +73,7 @@ async fn handshake(
     client: SocketAddr,
 ) -> Option<(TcpStream, Accept, Vec<u8>)> {
     let mut bytes = Vec::with_capacity(1024);
-    let verdict = timeout(HEAD_LIMIT, read_head(&mut stream, &mut bytes)).await;
+    let verdict = timeout(HEAD_LIMIT, read_head(context.sandboxed, &mut stream, &mut bytes)).await;
     let refusal = match verdict {
         Ok(Some(Verdict::Upgrade { head, accept })) => {
             bytes.drain(..head);
@@ -84,8 +87,8 @@ async fn handshake(
     None
 }
 
-/// None if the client went away.
-async fn read_head(stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<Verdict> {
+/// The first bytes of a stranger: read inside the sandbox only. None if the client went away.
+async fn read_head(_: Sandboxed, stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<Verdict> {
     loop {
         // One byte more than a head may have, so that a longer one is seen as that.
         let room = (MAX_HEAD + 1).saturating_sub(bytes.len()).max(1) as u64;

@@ -1,12 +1,12 @@
-//! From the command line to a front-end that serves: everything is opened here, then root is given
-//! up, and only then the first byte of a client is read.
+//! From the command line to a front-end that serves: everything is opened here, then the process
+//! locks itself in, and only then the first byte of a client is read.
 
-use crate::dhcp_port::{LeaseFileError, OpenedDhcp};
+use crate::dhcp_port::{Dhcp, LeaseFileError, OpenedDhcp};
 use crate::fd_closer::FdCloser;
-use crate::helper::Helper;
+use crate::helper::{Helper, Welcome};
 use crate::listen::{self, BindError};
 use crate::log_limit::LogLimit;
-use crate::privileges::{self, PrivilegeError};
+use crate::sandbox::{CloseError, Closed, Sandboxed};
 use crate::session::Context;
 use clap::{Arg, Command};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -18,12 +18,13 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 use wsnic_os::config::{self, LoadError, Loaded};
 use wsnic_os::notify::{self, Notifier};
+use wsnic_os::sandbox::{probe, process};
 use wsnic_os::{inherited, log, packet, parent};
 use wsnic_proto::Settings;
 use wsnic_proto::cli::Verbosity;
@@ -52,9 +53,9 @@ enum StartError {
     /// The lease file cannot be used.
     #[error(transparent)]
     Leases(#[from] LeaseFileError),
-    /// Root could not be given up.
+    /// The process could not lock itself in.
     #[error(transparent)]
-    Privileges(#[from] PrivilegeError),
+    Sandbox(#[from] CloseError),
     /// The helper cannot be reached.
     #[error("cannot reach the helper at {} (is wsnic-priv running?)", path.display())]
     Helper {
@@ -99,15 +100,23 @@ fn run() -> Result<(), StartError> {
     let loaded = config::load(command(), std::env::args_os())
         .inspect_err(|_| log::init("wsnic-front", Verbosity::Normal))?;
     log::init("wsnic-front", loaded.verbosity);
+    process::one_line_for_panics("wsnic-front");
     let Loaded { settings, matches, .. } = loaded;
     let opened = Opened::open(&settings, matches.get_one("helper"))?;
-    privileges::give_up(settings.user.as_deref())?;
-    parent::heed(&matches).map_err(system("watch the parent"))?;
-    tokio::runtime::Builder::new_current_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(system("start the runtime"))?
-        .block_on(serve(&settings, opened))
+        .map_err(system("start the runtime"))?;
+    let ready = runtime.block_on(opened.prepare())?;
+    let closed = Closed::enter(&settings, fd_limit(settings.server.max_clients))?;
+    parent::heed(&matches).map_err(system("watch the parent"))?;
+    let closer = FdCloser::start().map_err(system("start a thread"))?;
+    let sandboxed = closed.seal()?;
+    if let Some(probe) = probe::wanted(&matches) {
+        probe.make();
+        return Ok(());
+    }
+    runtime.block_on(serve(&settings, ready, closer, sandboxed))
 }
 
 fn command() -> Command {
@@ -122,6 +131,7 @@ fn command() -> Command {
                 .help("The helper's socket, instead of the option helper_socket"),
         )
         .arg(parent::argument())
+        .arg(probe::argument())
 }
 
 /// Everything that needs to be opened while that is still possible.
@@ -136,7 +146,15 @@ struct Opened {
 impl Opened {
     fn open(settings: &Settings, helper: Option<&PathBuf>) -> Result<Opened, StartError> {
         let is_notify = |(name, _): &(String, OwnedFd)| name == notify::INHERITED_NAME;
-        let notify = inherited::take().into_iter().find(is_notify).map(|(_, fd)| fd);
+        let (notify, sockets) = inherited::take().into_iter().partition::<Vec<_>, _>(is_notify);
+        let notify = notify.into_iter().map(|(_, fd)| fd).next();
+        let listeners = match sockets.is_empty() {
+            true => listen::bind(&settings.server.addresses, settings.server.ws_port)?,
+            false => sockets
+                .into_iter()
+                .map(|(name, fd)| listen::inherit(name, fd))
+                .collect::<Result<_, _>>()?,
+        };
         raise_fd_limit(settings.server.max_clients);
         let helper_path = helper.unwrap_or(&settings.helper_socket).clone();
         let dhcp = match settings.dhcp.service {
@@ -144,18 +162,50 @@ impl Opened {
             DhcpService::Dnsmasq | DhcpService::Disabled => None,
         };
         Ok(Opened {
-            listeners: listen::bind(&settings.server.addresses, settings.server.ws_port)?,
+            listeners,
             helper: connect(&helper_path)?,
             helper_path,
             dhcp,
             notifier: Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?,
         })
     }
+
+    /// Greets the helper, and lets the runtime watch what is open.
+    async fn prepare(self) -> Result<Ready, StartError> {
+        let Opened { listeners, helper, helper_path, dhcp, notifier } = self;
+        let stop = signal(SignalKind::terminate())
+            .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))
+            .map_err(system("handle signals"))?;
+        let log = Rc::new(LogLimit::new(std::time::Instant::now()));
+        let (helper, welcome) = Helper::greet(helper, Rc::clone(&log))
+            .await
+            .map_err(|source| StartError::Helper { path: helper_path, source })?;
+        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>();
+        let listeners = listeners.map_err(system("watch a listener"))?;
+        let dhcp = dhcp.map(|dhcp| dhcp.serve(welcome.gateway_mac, welcome.mtu));
+        Ok(Ready { listeners, helper, welcome, dhcp, notifier, stop, log })
+    }
+}
+
+/// Everything that serving needs, but for the sandbox around it.
+struct Ready {
+    listeners: Vec<TcpListener>,
+    helper: Rc<Helper>,
+    welcome: Welcome,
+    dhcp: Option<Dhcp>,
+    notifier: Notifier,
+    /// SIGTERM and SIGINT.
+    stop: (Signal, Signal),
+    log: Rc<LogLimit>,
 }
 
 /// Every session needs two fds, and every connection that is not one yet needs one.
+fn fd_limit(max_clients: u32) -> u64 {
+    u64::from(max_clients) * 2 + listen::MAX_HANDSHAKES as u64 + SPARE_FDS
+}
+
 fn raise_fd_limit(max_clients: u32) {
-    let needed = u64::from(max_clients) * 2 + listen::MAX_HANDSHAKES as u64 + SPARE_FDS;
+    let needed = fd_limit(max_clients);
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         Ok(hard)
@@ -184,36 +234,34 @@ fn connect(path: &Path) -> Result<OwnedFd, StartError> {
     }
 }
 
-async fn serve(settings: &Settings, opened: Opened) -> Result<(), StartError> {
-    let Opened { listeners, helper, helper_path, dhcp, notifier } = opened;
-    let (mut terminate, mut interrupt) = signal(SignalKind::terminate())
-        .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))
-        .map_err(system("handle signals"))?;
-    let log = Rc::new(LogLimit::new(std::time::Instant::now()));
-    let (helper, welcome) = Helper::greet(helper, Rc::clone(&log))
-        .await
-        .map_err(|source| StartError::Helper { path: helper_path, source })?;
+async fn serve(
+    settings: &Settings,
+    ready: Ready,
+    closer: FdCloser,
+    sandboxed: Sandboxed,
+) -> Result<(), StartError> {
+    let Ready { listeners, helper, welcome, dhcp, notifier, stop: signals, log } = ready;
+    let (mut terminate, mut interrupt) = signals;
     let (stop, shutdown) = watch::channel(false);
     let context = Rc::new(Context {
         helper: Rc::clone(&helper),
-        // A thread that is started now has given up what this one has.
-        closer: FdCloser::start().map_err(system("start a thread"))?,
+        closer,
         policy: FramePolicy {
             max_len: max_frame_len(welcome.mtu),
             gateway_mac: welcome.gateway_mac,
             allow_vlan: settings.network.allow_vlan,
         },
-        dhcp: dhcp.map(|dhcp| Rc::new(RefCell::new(dhcp.serve(welcome.gateway_mac, welcome.mtu)))),
+        dhcp: dhcp.map(|dhcp| Rc::new(RefCell::new(dhcp))),
         shutdown,
         log,
         open: Cell::new(0),
+        sandboxed,
     });
     let tasks = LocalSet::new();
     let mut helper_task = tasks.spawn_local(helper.run());
     let handshakes = Rc::new(Cell::new(0));
     let mut accepting = Vec::new();
     for listener in listeners {
-        let listener = TcpListener::from_std(listener).map_err(system("watch a listener"))?;
         let (context, handshakes) = (Rc::clone(&context), Rc::clone(&handshakes));
         accepting.push(tasks.spawn_local(listen::accept(context, listener, handshakes)));
     }
@@ -223,6 +271,7 @@ async fn serve(settings: &Settings, opened: Opened) -> Result<(), StartError> {
             let outcome = tokio::select! {
                 _ = terminate.recv() => Ok(()),
                 _ = interrupt.recv() => Ok(()),
+                never = notifier.keep_alive() => match never {},
                 reason = &mut helper_task => Err(StartError::HelperGone(reason.unwrap_or_default())),
             };
             notifier.stopping();

@@ -67,6 +67,7 @@ pub fn load(
         Facts::default()
     } else {
         Facts::gather(line.docker_mode, |path| Path::new(path).is_file(), |name| env::var_os(name))?
+            .of_process(std::process::id(), env::var_os("SYSTEMD_EXEC_PID"))
     };
     let file = match &line.config {
         Some(path) => Some(path.clone()),

@@ -14,7 +14,11 @@ pub fn take() -> Vec<(String, OwnedFd)> {
     let variable = |name| env::var(name).ok();
     let names_us = |name, pid: u32| variable(name).and_then(|text| text.parse().ok()) == Some(pid);
     // `wsnic run` cannot know a child's pid before it starts it, and names itself instead.
-    let for_us = names_us("LISTEN_PID", std::process::id()) || names_us("LISTEN_PPID", parent_id());
+    // A child that is the first of a PID namespace sees no parent.
+    let unseen = std::process::id() == 1 && parent_id() == 0 && variable("LISTEN_PPID").is_some();
+    let for_us = names_us("LISTEN_PID", std::process::id())
+        || names_us("LISTEN_PPID", parent_id())
+        || unseen;
     let count: RawFd = variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
     if !for_us {
         return Vec::new();

@@ -1,14 +1,18 @@
 //! The little that all of wsnic's programs do with the operating system.
 //!
 //! [`config`] reads what the program is told, [`inherited`] takes sockets that it was started with,
+//! [`janitor`] removes a socket's file at the end,
 //! [`log`] writes to standard error, [`notify`] tells whoever supervises the process that it is
 //! ready, [`packet`] moves the helper protocol's packets and the fds that travel with them, [`watch`]
-//! lets the runtime wait for an fd.
+//! lets the runtime wait for an fd, [`privileges`] and [`sandbox`] lock the process in.
 
 pub mod config;
 pub mod inherited;
+pub mod janitor;
 pub mod log;
 pub mod notify;
 pub mod packet;
 pub mod parent;
+pub mod privileges;
+pub mod sandbox;
 pub mod watch;

@@ -4,17 +4,23 @@
 //! one in `$NOTIFY_SOCKET`; `wsnic run` passes each child its own, which nobody else can reach.
 
 use nix::sys::socket::{self, ControlMessage, MsgFlags};
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// The name under which `wsnic run` passes the socket; see [`crate::inherited`].
 pub const INHERITED_NAME: &str = "notify";
 
 /// A line to the supervisor; does nothing where nobody supervises.
 #[derive(Debug)]
-pub struct Notifier(Option<OwnedFd>);
+pub struct Notifier {
+    socket: Option<OwnedFd>,
+    /// How often the supervisor wants to hear that the process lives; None: never.
+    watchdog: Option<Duration>,
+}
 
 impl Notifier {
     /// Takes the `inherited` socket, or connects to `$NOTIFY_SOCKET` if that is set.
@@ -23,16 +29,18 @@ impl Notifier {
     /// The variable is set and no socket answers there.
     pub fn new(inherited: Option<OwnedFd>) -> io::Result<Notifier> {
         if inherited.is_some() {
-            return Ok(Notifier(inherited));
+            return Ok(Notifier { socket: inherited, watchdog: None });
         }
-        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(Notifier(None)) };
+        let Some(path) = std::env::var_os("NOTIFY_SOCKET") else {
+            return Ok(Notifier { socket: None, watchdog: None });
+        };
         let address = match path.as_encoded_bytes().strip_prefix(b"@") {
             Some(name) => SocketAddr::from_abstract_name(name)?,
             None => SocketAddr::from_pathname(&path)?,
         };
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address)?;
-        Ok(Notifier(Some(socket.into())))
+        Ok(Notifier { socket: Some(socket.into()), watchdog: watchdog() })
     }
 
     /// The process serves.
@@ -50,13 +58,22 @@ impl Notifier {
         self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"), &[]);
     }
 
+    /// Tells the supervisor that this task still gets its turn (sd_watchdog_enabled(3)), for ever.
+    pub async fn keep_alive(&self) -> Infallible {
+        let Some(pause) = self.watchdog else { return std::future::pending().await };
+        loop {
+            self.send("WATCHDOG=1", &[]);
+            tokio::time::sleep(pause).await;
+        }
+    }
+
     /// The process is about to end.
     pub fn stopping(&self) {
         self.send("STOPPING=1", &[]);
     }
 
     fn send(&self, text: &str, fds: &[RawFd]) {
-        let Some(socket) = &self.0 else { return };
+        let Some(socket) = &self.socket else { return };
         let rights = [ControlMessage::ScmRights(fds)];
         let control = if fds.is_empty() { &[][..] } else { &rights[..] };
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
@@ -66,6 +83,15 @@ impl Notifier {
             tracing::warn!(%error, "cannot notify the supervisor");
         }
     }
+}
+
+/// Half of the time after which the supervisor would kill this process.
+fn watchdog() -> Option<Duration> {
+    let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    number("WATCHDOG_USEC")
+        .filter(|usec| for_us && *usec > 0)
+        .map(|usec| Duration::from_micros(usec / 2))
 }
 
 /// The value of `name` in what a child has said, if it was said.

@@ -5,6 +5,7 @@
 use crate::link::{Links, port_name};
 use crate::slots::ConnectionId;
 use std::io;
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use wsnic_proto::{PortId, RequestId};
@@ -21,17 +22,25 @@ pub struct Deletion {
     pub answer: Option<(ConnectionId, RequestId)>,
 }
 
+/// Where deletions go in, and where they come out when they are done.
+pub type Closer = (UnboundedSender<Deletion>, UnboundedReceiver<Deletion>);
+
 /// Starts the thread. What is sent to it comes back when it is deleted.
 ///
 /// # Errors
 /// The system gives no thread or socket.
-pub fn start() -> io::Result<(UnboundedSender<Deletion>, UnboundedReceiver<Deletion>)> {
+pub fn start() -> io::Result<Closer> {
     let (order, orders) = unbounded_channel();
     let (done, deleted) = unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new()
-        .name("closer".to_owned())
-        .spawn(move || runtime.block_on(run(orders, &done)))?;
+    let started = Arc::new(Barrier::new(2));
+    let begun = Arc::clone(&started);
+    std::thread::Builder::new().name("closer".to_owned()).spawn(move || {
+        begun.wait();
+        runtime.block_on(run(orders, &done));
+    })?;
+    // What a thread does before its first line is not allowed inside the sandbox.
+    started.wait();
     Ok((order, deleted))
 }
 

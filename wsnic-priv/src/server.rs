@@ -2,12 +2,12 @@
 //!
 //! One thread. Nothing here waits for a peer: a peer that does not read its replies is dropped.
 
-use crate::closer::Deletion;
+use crate::closer::{Closer, Deletion};
 use crate::dispatch::{Action, Misuse, State, Welcome};
 use crate::link::{Link, Links, PORT_GROUP, port_name, port_of};
 use crate::network::{BRIDGE, Network};
 use crate::slots::{ConnectionId, Slots};
-use crate::{closer, link, sysctl, tap};
+use crate::{link, sysctl, tap};
 use futures_util::StreamExt;
 use nix::unistd::Uid;
 use std::cell::{Cell, RefCell};
@@ -107,8 +107,9 @@ pub async fn serve(
     users: &[Uid],
     settings: &wsnic_proto::Settings,
     notifier: Notifier,
+    closer: Closer,
 ) -> io::Result<()> {
-    let (order, mut deleted) = closer::start()?;
+    let (order, mut deleted) = closer;
     let mut vanished = link::vanished()?;
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

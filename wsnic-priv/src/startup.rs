@@ -1,18 +1,22 @@
 //! From the command line to a helper that serves, and the end of it.
 
+use crate::closer::{self, Closer};
 use crate::inspect::{self, Finding, Level};
 use crate::link::Links;
 use crate::network::{Network, NetworkError};
-use crate::privileges;
+use crate::sandbox::{CloseError, Closed};
 use crate::server::{self, Kept};
 use clap::{Arg, ArgAction, Command};
 use nix::unistd::{Uid, User};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use wsnic_os::config::{self, LoadError, Loaded};
+use wsnic_os::janitor::Janitor;
 use wsnic_os::log::say;
 use wsnic_os::notify::{self, Notifier};
+use wsnic_os::sandbox::{probe, process};
 use wsnic_os::{inherited, log, packet, parent};
 use wsnic_proto::Settings;
 use wsnic_proto::cli::Verbosity;
@@ -37,6 +41,9 @@ enum StartError {
         /// What the system said.
         source: io::Error,
     },
+    /// The process could not lock itself in.
+    #[error(transparent)]
+    Sandbox(#[from] CloseError),
     /// The system refused something basic.
     #[error("cannot {action}")]
     System {
@@ -67,16 +74,25 @@ fn run() -> Result<ExitCode, StartError> {
     let loaded = config::load(command(), std::env::args_os())
         .inspect_err(|_| log::init("wsnic-priv", Verbosity::Normal))?;
     log::init("wsnic-priv", loaded.verbosity);
-    privileges::give_up().map_err(system("give up privileges"))?;
-    parent::heed(&loaded.matches).map_err(system("watch the parent"))?;
+    process::one_line_for_panics("wsnic-priv");
+    let check_only = loaded.matches.get_flag("check");
+    let opened = if check_only { None } else { Some(Opened::open(&loaded)?) };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("start the runtime"))?;
-    if loaded.matches.get_flag("check") {
-        return runtime.block_on(check(&loaded.settings));
+    let closed = Closed::enter(&loaded.settings, loaded.file.as_deref())?;
+    parent::heed(&loaded.matches).map_err(system("watch the parent"))?;
+    let closer = closer::start().map_err(system("start a thread"))?;
+    closed.seal()?;
+    if let Some(probe) = probe::wanted(&loaded.matches) {
+        probe.make();
+        return Ok(ExitCode::SUCCESS);
     }
-    runtime.block_on(serve(loaded)).map(|()| ExitCode::SUCCESS)
+    match opened {
+        Some(opened) => runtime.block_on(serve(loaded.settings, opened, closer)),
+        None => runtime.block_on(check(&loaded.settings)),
+    }
 }
 
 fn command() -> Command {
@@ -97,48 +113,55 @@ fn command() -> Command {
                 .help("Say what in this machine stands in the way, change nothing"),
         )
         .arg(parent::argument())
+        .arg(probe::argument())
 }
 
-async fn serve(loaded: Loaded) -> Result<(), StartError> {
-    let Loaded { settings, matches, .. } = loaded;
-    let path = matches.get_one::<PathBuf>("socket").unwrap_or(&settings.helper_socket).clone();
-    let (mut kept, mut listener, mut notify) = (Vec::new(), None, None);
-    for (name, fd) in inherited::take() {
-        match Kept::new(&name, fd) {
-            Ok(connection) => kept.push(connection),
-            Err(fd) if name == notify::INHERITED_NAME => notify = Some(fd),
-            Err(fd) => listener = Some(fd),
+/// Everything that needs to be opened or looked up as root.
+struct Opened {
+    listener: OwnedFd,
+    kept: Vec<Kept>,
+    notifier: Notifier,
+    users: Vec<Uid>,
+    /// For a socket that this process has made itself.
+    janitor: Option<Janitor>,
+}
+
+impl Opened {
+    fn open(loaded: &Loaded) -> Result<Opened, StartError> {
+        let Loaded { settings, matches, .. } = loaded;
+        let (mut kept, mut listener, mut notify) = (Vec::new(), None, None);
+        for (name, fd) in inherited::take() {
+            match Kept::new(&name, fd) {
+                Ok(connection) => kept.push(connection),
+                Err(fd) if name == notify::INHERITED_NAME => notify = Some(fd),
+                Err(fd) => listener = Some(fd),
+            }
         }
+        let path = matches.get_one::<PathBuf>("socket").unwrap_or(&settings.helper_socket);
+        let (listener, janitor) = match listener {
+            Some(listener) => (listener, None),
+            None => {
+                let failed = |source| StartError::Socket { path: path.clone(), source };
+                let hired = Janitor::hire(path, || packet::listen(path)).map_err(failed)?;
+                (hired.0, Some(hired.1))
+            }
+        };
+        let notifier = Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?;
+        Ok(Opened { listener, kept, notifier, users: front_end_users(settings), janitor })
     }
-    let notifier = Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?;
-    let made = listener.is_none();
-    let listener = match listener {
-        Some(listener) => listener,
-        None => packet::listen(&path)
-            .map_err(|source| StartError::Socket { path: path.clone(), source })?,
-    };
+}
+
+async fn serve(settings: Settings, opened: Opened, closer: Closer) -> Result<ExitCode, StartError> {
+    let Opened { listener, kept, notifier, users, janitor } = opened;
     let links = Links::connect().map_err(system("open a netlink socket"))?;
-    let mut network = match Network::setup(&settings, links, !kept.is_empty()).await {
-        Ok(network) => network,
-        Err(error) => {
-            remove(&path, made);
-            return Err(error.into());
-        }
-    };
+    let mut network = Network::setup(&settings, links, !kept.is_empty()).await?;
     tracing::info!("{}", network.summary());
-    let users = front_end_users(&settings);
-    let served = server::serve(&mut network, listener, kept, &users, &settings, notifier)
+    let served = server::serve(&mut network, listener, kept, &users, &settings, notifier, closer)
         .await
         .map_err(system("serve"));
     network.teardown().await;
-    remove(&path, made);
-    served
-}
-
-fn remove(path: &PathBuf, made: bool) {
-    if made && let Err(error) = std::fs::remove_file(path) {
-        tracing::warn!(%error, path = %path.display(), "cannot remove the socket");
-    }
+    drop(janitor);
+    served.map(|()| ExitCode::SUCCESS)
 }
 
 /// Who may talk to the helper: root, the helper's own user, the front-end's user.

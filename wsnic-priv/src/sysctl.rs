@@ -1,5 +1,7 @@
 //! Settings below /proc/sys: the helper's only use of them.
 
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 /// Turns IPv6 off on an interface.
@@ -9,10 +11,15 @@ use std::path::Path;
 pub fn disable_ipv6(interface: &str) {
     let path = format!("/proc/sys/net/ipv6/conf/{interface}/disable_ipv6");
     if Path::new(&path).exists()
-        && let Err(error) = std::fs::write(&path, "1")
+        && let Err(error) = write(&path, "1")
     {
         tracing::debug!(%error, path, "IPv6 stays on, without an address");
     }
+}
+
+/// The file is there: nothing is made or cut.
+fn write(path: &str, value: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }
 
 /// True if the operator lets this host forward between all its interfaces (net.ipv4.ip_forward).

@@ -10,7 +10,13 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 
-const DEVICE: &str = "/dev/net/tun";
+/// Where TAPs come from.
+pub const DEVICE: &str = "/dev/net/tun";
+/// Its major and minor number (Documentation/admin-guide/devices.txt).
+pub const DEVICE_NUMBER: (u64, u64) = (10, 200);
+/// Every ioctl that this file makes; the sandbox lets no other through.
+pub const IOCTLS: [u32; 3] =
+    [libc::TUNSETIFF as u32, libc::TUNSETOWNER as u32, libc::TUNSETGROUP as u32];
 /// IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL (linux/if_tun.h): frames without a header, and never an
 /// interface that exists already.
 const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;

@@ -36,6 +36,8 @@ pub enum OptionId {
     DhcpNameserver,
     HelperSocket,
     User,
+    HelperUser,
+    Sandbox,
     EnableIperf,
     Config,
     Verbose,

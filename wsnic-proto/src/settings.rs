@@ -28,6 +28,27 @@ pub struct Settings {
     pub helper_socket: PathBuf,
     /// The user that the front-end becomes when it is started as root; None: `wsnic` if there is one, else `nobody`.
     pub user: Option<String>,
+    /// The user that the helper becomes when it is started as root; None: `wsnic-priv` if there is one, else a number that nobody has.
+    pub helper_user: Option<String>,
+    /// What happens where a part of the sandbox cannot be had.
+    pub sandbox: Sandbox,
+}
+
+/// What happens where a part of the sandbox cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sandbox {
+    /// The program does not start.
+    Require,
+    /// The log names the part, and the program goes on.
+    Prefer,
+    /// No part is tried; for debugging.
+    Off,
+}
+
+impl Sandbox {
+    /// The words in wsnic.conf.
+    pub(crate) const WORDS: [(&'static str, Sandbox); 3] =
+        [("require", Sandbox::Require), ("prefer", Sandbox::Prefer), ("off", Sandbox::Off)];
 }
 
 /// Where clients connect.

@@ -9,7 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use support::outcome;
 use wsnic_proto::options::{OPTIONS, Place};
 use wsnic_proto::settings::{
-    Dhcp, DhcpService, GuestAccess, HostFirewall, InterfaceName, Nat, Network, Server, Settings,
+    Dhcp, DhcpService, GuestAccess, HostFirewall, InterfaceName, Nat, Network, Sandbox, Server,
+    Settings,
 };
 use wsnic_proto::{Cidr, Facts, Plan};
 
@@ -93,13 +94,16 @@ fn dhcp() -> impl Strategy<Value = Dhcp> {
 
 fn settings() -> impl Strategy<Value = Settings> {
     let user = option::of("[a-z_][a-z0-9_-]{0,20}");
-    (server(), network(), dhcp(), path(), user).prop_map(
-        |(server, network, dhcp, helper_socket, user)| Settings {
+    let sandbox = prop_oneof![Just(Sandbox::Require), Just(Sandbox::Prefer), Just(Sandbox::Off)];
+    (server(), network(), dhcp(), path(), (user.clone(), user, sandbox)).prop_map(
+        |(server, network, dhcp, helper_socket, (user, helper_user, sandbox))| Settings {
             server,
             network,
             dhcp,
             helper_socket,
             user,
+            helper_user,
+            sandbox,
         },
     )
 }

@@ -5,7 +5,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr};
 use support::outcome;
 use wsnic_proto::options::{OPTIONS, Place, template};
-use wsnic_proto::settings::{DhcpService, GuestAccess, HostFirewall, Nat};
+use wsnic_proto::settings::{DhcpService, GuestAccess, HostFirewall, Nat, Sandbox};
 use wsnic_proto::{Facts, Settings};
 
 const OLDEST: &str = include_str!("data/oldest.conf");
@@ -163,4 +163,16 @@ fn a_private_name_server_that_guests_cannot_reach_is_warned_about() {
     assert_eq!(warned(&format!("{file}guest_access=lan")), 0);
     assert_eq!(warned(&format!("{file}subnet=192.168.1.0/24")), 0);
     assert_eq!(warned("dhcp_nameserver=192.168.1.1"), 0);
+}
+
+#[test]
+fn what_systemd_starts_requires_its_sandbox() {
+    let level = |variable: Option<&str>| {
+        let facts = Facts::default().of_process(77, variable.map(Into::into));
+        outcome("", &facts).unwrap().0.sandbox
+    };
+    assert_eq!(level(Some("77")), Sandbox::Require);
+    for other in [None, Some("78"), Some(""), Some("x")] {
+        assert_eq!(level(other), Sandbox::Prefer, "{other:?}");
+    }
 }

@@ -69,6 +69,7 @@ fn wrong_values_name_file_line_option_value_and_remedy() {
             "guest_access=wan",
             "guest_access=\"wan\" is none of the known words: give internet, lan or all",
         ),
+        ("sandbox=yes", "sandbox=\"yes\" is none of the known words: give require, prefer or off"),
         ("host_firewall=x", "host_firewall=\"x\" is none of the known words: give report or open"),
         (
             "dhcp_service=isc",

@@ -14,7 +14,9 @@ use tokio::time::timeout;
 use wsnic_os::notify::INHERITED_NAME;
 use wsnic_os::packet::{self, PacketSocket};
 use wsnic_proto::cli::Verbosity;
+use wsnic_proto::settings::Sandbox;
 
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -34,6 +36,10 @@ pub struct Program {
     conf: String,
     verbosity: Verbosity,
     arguments: Vec<OsString>,
+    /// Sockets that it gets at each start, by name.
+    sockets: Vec<(&'static str, OwnedFd)>,
+    /// Whether it sees no process but its own, and must.
+    alone: Option<Sandbox>,
 }
 
 impl Program {
@@ -55,13 +61,34 @@ impl Program {
                 );
                 io::Error::new(io::ErrorKind::NotFound, text)
             })?;
-        Ok(Program { path, conf, verbosity, arguments: Vec::new() })
+        Ok(Program {
+            path,
+            conf,
+            verbosity,
+            arguments: Vec::new(),
+            sockets: Vec::new(),
+            alone: None,
+        })
     }
 
     /// Adds an argument.
     #[must_use]
     pub fn arg(mut self, argument: impl Into<OsString>) -> Program {
         self.arguments.push(argument.into());
+        self
+    }
+
+    /// Adds a socket that it is started with.
+    #[must_use]
+    pub fn socket(mut self, name: &'static str, socket: OwnedFd) -> Program {
+        self.sockets.push((name, socket));
+        self
+    }
+
+    /// Gives it a PID namespace of its own each time, as far as `level` demands.
+    #[must_use]
+    pub fn alone(mut self, level: Sandbox) -> Program {
+        self.alone = Some(level);
         self
     }
 
@@ -90,6 +117,10 @@ impl Program {
         let (ours, theirs) = packet::pair()?;
         let mut names = vec![INHERITED_NAME];
         let mut fds = vec![theirs];
+        for (name, fd) in &self.sockets {
+            names.push(name);
+            fds.push(fd.try_clone()?);
+        }
         for (name, fd) in store {
             names.push(name);
             fds.push(fd.try_clone()?);
@@ -102,8 +133,40 @@ impl Program {
         command.fd_mappings(mappings).map_err(io::Error::other)?;
         // A group of its own: Ctrl-C reaches this program alone, which ends the others in order.
         command.env_remove("RUST_BACKTRACE").process_group(0).kill_on_drop(true);
-        let child = command.stdin(Stdio::from(OwnedFd::from(conf))).spawn()?;
+        command.stdin(Stdio::from(OwnedFd::from(conf)));
+        let child = match self.alone {
+            Some(level) => spawn_alone(&mut command, level)?,
+            None => command.spawn()?,
+        };
         Ok((child, PacketSocket::new(ours)?))
+    }
+}
+
+/// Starts a child as the first process of a PID namespace (pid_namespaces(7)).
+///
+/// To be called where this process has one thread, whose next child it is.
+fn spawn_alone(command: &mut Command, level: Sandbox) -> io::Result<Child> {
+    if level == Sandbox::Off {
+        return command.spawn();
+    }
+    let ours = File::open("/proc/self/ns/pid")?;
+    match unshare(CloneFlags::CLONE_NEWPID) {
+        Ok(()) => {
+            let child = command.spawn();
+            setns(ours, CloneFlags::CLONE_NEWPID)?;
+            child
+        }
+        Err(error) if level == Sandbox::Require => {
+            let text = format!(
+                "no PID namespace for it ({error}), which sandbox=require demands (sandbox=prefer \
+                 goes on without)"
+            );
+            Err(io::Error::other(text))
+        }
+        Err(error) => {
+            tracing::debug!(%error, "the front-end gets no PID namespace of its own");
+            command.spawn()
+        }
     }
 }
 

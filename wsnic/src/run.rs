@@ -4,6 +4,7 @@ use crate::child::{self, Program, Store};
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
@@ -11,7 +12,7 @@ use tokio::time::sleep;
 use wsnic_os::config::Loaded;
 use wsnic_os::log::say;
 use wsnic_os::notify;
-use wsnic_os::packet::{PacketSocket, Received};
+use wsnic_os::packet::{self, PacketSocket, Received};
 use wsnic_proto::settings::{DhcpService, Nat, Settings};
 
 /// A program that is not ready by then will not be.
@@ -34,6 +35,14 @@ pub enum RunError {
     /// Not root.
     #[error("wsnic run needs root to make the network: start it with sudo, or by systemd")]
     NotRoot,
+    /// The socket between the programs cannot be had.
+    #[error("cannot listen on {} (is another wsnic running? see option helper_socket)", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
     /// dnsmasq is not supported.
     #[error(
         "dhcp_service=dnsmasq is not supported by this version: use dhcp_service=builtin, which \
@@ -98,8 +107,15 @@ async fn supervise(loaded: &Loaded) -> Result<(), RunError> {
             .map(|program| program.arg(&with_parent))
             .map_err(system("find a program"))
     };
-    let mut helper = Watched::new("wsnic-priv", program("wsnic-priv")?, HELPER_LIMIT);
-    let mut front_end = Watched::new("wsnic-front", program("wsnic-front")?, FRONT_END_LIMIT);
+    let (helper, front_end) = (program("wsnic-priv")?, program("wsnic-front")?);
+    let path = &loaded.settings.helper_socket;
+    // The helper will be no user who could make it in /run, or remove it.
+    let listener =
+        packet::listen(path).map_err(|source| RunError::Socket { path: path.clone(), source })?;
+    let helper = helper.socket("wsnic-priv", listener);
+    let mut helper = Watched::new("wsnic-priv", helper, HELPER_LIMIT);
+    let front_end = front_end.alone(loaded.settings.sandbox);
+    let mut front_end = Watched::new("wsnic-front", front_end, FRONT_END_LIMIT);
     let mut stop = std::pin::pin!(async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -115,6 +131,9 @@ async fn supervise(loaded: &Loaded) -> Result<(), RunError> {
     }
     front_end.end().await;
     helper.end().await;
+    if let Err(error) = std::fs::remove_file(path) {
+        tracing::warn!(%error, path = %path.display(), "cannot remove the helper's socket");
+    }
     outcome
 }
 

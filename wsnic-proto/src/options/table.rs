@@ -258,6 +258,27 @@ pub static OPTIONS: &[OptionSpec] = &[
         ..ROW
     },
     OptionSpec {
+        id: OptionId::HelperUser,
+        name: "helper_user",
+        metavar: "NAME",
+        kind: Kind::User,
+        help: "User that the helper becomes when it is started as root, keeping CAP_NET_ADMIN only. \
+               Default: wsnic-priv if there is such a user, else the unused user number 65523.",
+        ..ROW
+    },
+    OptionSpec {
+        id: OptionId::Sandbox,
+        name: "sandbox",
+        metavar: "LEVEL",
+        kind: Kind::Choice(&["require", "prefer", "off"]),
+        default: "prefer",
+        help: "How the programs lock themselves in. \"require\": not starting where this kernel or \
+               container refuses a part of the sandbox. \"prefer\": going on without that part, \
+               which the log names. \"off\" is for debugging only. Started by systemd the default \
+               is require.",
+        ..ROW
+    },
+    OptionSpec {
         id: OptionId::EnableIperf,
         name: "enable_iperf",
         short: Some('p'),

@@ -18,6 +18,8 @@ pub struct Facts {
     pub docker_mode: bool,
     /// The program runs inside a container.
     pub container: bool,
+    /// systemd started this very program as a service.
+    pub by_systemd: bool,
     /// A certificate that is there although no option names it.
     pub cert: Option<&'static str>,
     /// A private key that is there although no option names it.
@@ -44,6 +46,7 @@ impl Facts {
         let mut facts = Facts {
             docker_mode,
             container,
+            by_systemd: false,
             cert: first([CERT, CONTAINER_CERT]),
             key: first([KEY, CONTAINER_KEY]),
             environment: Vec::new(),
@@ -60,6 +63,14 @@ impl Facts {
         Ok(facts)
     }
 
+    /// The same, for the process `pid`: systemd names the one that it starts (systemd.exec(5)).
+    #[must_use]
+    pub fn of_process(mut self, pid: u32, systemd_exec_pid: Option<OsString>) -> Facts {
+        let named = systemd_exec_pid.and_then(|text| text.to_str()?.parse().ok());
+        self.by_systemd = named == Some(pid);
+        self
+    }
+
     /// True if a container's rules apply, found or ordered.
     pub fn in_container(&self) -> bool {
         self.container || self.docker_mode
@@ -74,6 +85,7 @@ impl Facts {
             OptionId::WsServerAddr if self.in_container() => "0.0.0.0",
             OptionId::WsServerPort if self.docker_mode => "80",
             OptionId::WssServerPort if self.docker_mode => "443",
+            OptionId::Sandbox if self.by_systemd => "require",
             OptionId::WssServerCert => self.cert.unwrap_or_default(),
             OptionId::WssServerKey => self.key.unwrap_or_default(),
             _ => id.spec().default,

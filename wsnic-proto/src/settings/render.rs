@@ -1,6 +1,6 @@
 //! Settings to canonical wsnic.conf text: how one process hands its settings to another.
 
-use super::{DhcpService, GuestAccess, HostFirewall, Nat, Settings};
+use super::{DhcpService, GuestAccess, HostFirewall, Nat, Sandbox, Settings};
 use crate::options::OptionId;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -11,13 +11,13 @@ impl Settings {
     /// For settings made by [`super::resolve`], parsing and resolving the text without facts gives
     /// the same settings; relative paths stay relative.
     pub fn to_conf(&self) -> String {
-        let Settings { server, network, dhcp, helper_socket, user } = self;
+        let Settings { server, network, dhcp, helper_socket, user, helper_user, sandbox } = self;
         let (enable_inet, inet_iface) = match &network.nat {
             Nat::Off => ("no", ""),
             Nat::DefaultRoute => ("yes", ""),
             Nat::Interface(name) => ("yes", name.as_str()),
         };
-        let lines: [(OptionId, String); 22] = [
+        let lines: [(OptionId, String); 24] = [
             (OptionId::WsServerAddr, list(&server.addresses)),
             (OptionId::WsServerPort, server.ws_port.to_string()),
             (OptionId::WssServerPort, server.wss_port.to_string()),
@@ -40,6 +40,8 @@ impl Settings {
             (OptionId::DhcpNameserver, list(&dhcp.nameservers)),
             (OptionId::HelperSocket, helper_socket.display().to_string()),
             (OptionId::User, user.clone().unwrap_or_default()),
+            (OptionId::HelperUser, helper_user.clone().unwrap_or_default()),
+            (OptionId::Sandbox, word(*sandbox, &Sandbox::WORDS)),
         ];
         lines.into_iter().map(|(id, value)| format!("{}={value}\n", id.spec().name)).collect()
     }

@@ -1,6 +1,6 @@
 //! Layers to settings: default < file < environment of a container < command line.
 
-use super::{Dhcp, DhcpService, Facts, GuestAccess, HostFirewall, InterfaceName, Nat};
+use super::{Dhcp, DhcpService, Facts, GuestAccess, HostFirewall, InterfaceName, Nat, Sandbox};
 use super::{Network, Server, Settings, parse};
 use crate::address::{Cidr, Plan};
 use crate::conf::{ConfError, ConfFile, Given, Layer, Origin, Warning, quoted};
@@ -64,7 +64,10 @@ impl Resolver<'_> {
             (1..108).contains(&text.len()).then(|| PathBuf::from(text))
         })?;
         let user = self.optional(OptionId::User, "is not a user's name", parse::user)?;
-        Ok(Settings { server, network, dhcp, helper_socket, user })
+        let helper_user =
+            self.optional(OptionId::HelperUser, "is not a user's name", parse::user)?;
+        let sandbox = self.word(OptionId::Sandbox, &Sandbox::WORDS)?;
+        Ok(Settings { server, network, dhcp, helper_socket, user, helper_user, sandbox })
     }
 
     fn server(&mut self) -> Result<Server, ConfError> {

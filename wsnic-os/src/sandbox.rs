@@ -1,0 +1,98 @@
+//! What helper and front-end have in common when they lock themselves in.
+//!
+//! Each process puts up its parts in its own order, by [`Parts`]: what this kernel or container
+//! refuses is either an error or said once, as the option `sandbox` wants it. [`landlock`] closes the
+//! file system, [`seccomp`] the system calls, [`process`] the rest.
+
+pub mod landlock;
+pub mod probe;
+pub mod process;
+pub mod seccomp;
+
+use wsnic_proto::settings::Sandbox as Level;
+
+/// A part of the sandbox cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this process cannot have {part}, which sandbox=require demands (sandbox=prefer goes on without)"
+)]
+pub struct SandboxError {
+    part: &'static str,
+    source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// The parts of one process's sandbox, one after the other.
+#[derive(Debug)]
+pub struct Parts {
+    level: Level,
+    missing: Vec<String>,
+}
+
+impl Parts {
+    /// None yet.
+    pub fn new(level: Level) -> Parts {
+        Parts { level, missing: Vec::new() }
+    }
+
+    /// Puts one up; None if it cannot be had, or is not wanted.
+    ///
+    /// # Errors
+    /// It is required and cannot be had.
+    pub fn add<T, E>(
+        &mut self,
+        part: &'static str,
+        attempt: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Option<T>, SandboxError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if self.level == Level::Off {
+            return Ok(None);
+        }
+        match attempt().map_err(Into::into) {
+            Ok(result) => Ok(Some(result)),
+            Err(source) if self.level == Level::Require => Err(SandboxError { part, source }),
+            Err(source) => {
+                self.missing.push(format!("{part} ({})", crate::log::chain(&*source)));
+                Ok(None)
+            }
+        }
+    }
+
+    /// Says what is missing, once.
+    pub fn report(self) {
+        if self.level == Level::Off {
+            tracing::warn!("sandbox=off: this process is not locked in, for debugging only");
+        } else if self.missing.is_empty() {
+            tracing::debug!("the sandbox is complete");
+        } else {
+            tracing::warn!("the sandbox lacks: {}", self.missing.join("; "));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io;
+
+    fn refused() -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    #[test]
+    fn a_missing_part_is_an_error_only_where_it_is_required() {
+        assert!(Parts::new(Level::Require).add("x", refused).is_err());
+        let mut parts = Parts::new(Level::Prefer);
+        assert!(matches!(parts.add("x", refused), Ok(None)));
+        assert_eq!(parts.missing, ["x (unsupported)"]);
+        assert!(matches!(parts.add("y", || io::Result::Ok(7)), Ok(Some(7))));
+    }
+
+    #[test]
+    fn nothing_is_tried_when_it_is_off() {
+        let mut parts = Parts::new(Level::Off);
+        let attempt = || -> io::Result<()> { panic!("tried") };
+        assert!(matches!(parts.add("x", attempt), Ok(None)));
+    }
+}
