@@ -10,6 +10,7 @@ NEEDED="
 	nft:nftables
 	iptables:iptables
 	busybox:busybox-static
+	capsh:libcap2-bin
 	ping:iputils-ping
 	tcpdump:tcpdump
 	ps:procps

@@ -15,7 +15,7 @@ mod lab;
 mod native_guest;
 mod netns;
 mod peer;
-mod programs;
+pub mod programs;
 mod raw_guest;
 mod server;
 pub mod services;

@@ -10,8 +10,13 @@ pub fn wsnic() -> PathBuf {
 }
 
 /// The helper, which is started alone where its peer is under the test's control.
-pub(crate) fn helper() -> PathBuf {
+pub fn helper() -> PathBuf {
     bin_dir().join("wsnic-priv")
+}
+
+/// The front-end, which is started alone where the test wants to look inside.
+pub fn front_end() -> PathBuf {
+    bin_dir().join("wsnic-front")
 }
 
 /// The folder that cargo builds into, for what the tests want to keep from one run to the next.

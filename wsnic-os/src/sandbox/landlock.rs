@@ -76,3 +76,41 @@ pub fn restrict(exceptions: &[(&Path, Use)]) -> Result<(), LandlockError> {
         RulesetStatus::FullyEnforced => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::ErrorKind;
+
+    /// Runs `test` in a thread, which alone is bound.
+    fn bound(exceptions: &[(&Path, Use)], test: impl FnOnce() + Send) {
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                restrict(exceptions).unwrap();
+                test();
+            });
+            inside.join().unwrap();
+        });
+    }
+
+    #[test]
+    fn nothing_can_be_opened_made_or_reached_inside() {
+        bound(&[], || {
+            let denied = ErrorKind::PermissionDenied;
+            assert_eq!(fs::read("/etc/passwd").unwrap_err().kind(), denied);
+            assert_eq!(fs::read_dir("/").unwrap_err().kind(), denied);
+            assert_eq!(fs::write("/tmp/wsnic-landlock", "").unwrap_err().kind(), denied);
+            assert_eq!(std::net::TcpListener::bind("127.0.0.1:0").unwrap_err().kind(), denied);
+        });
+    }
+
+    #[test]
+    fn what_is_excepted_can_be_used_as_said_and_no_further() {
+        bound(&[(Path::new("/etc"), Use::Read), (Path::new("/nowhere"), Use::Write)], || {
+            assert!(fs::read("/etc/passwd").is_ok());
+            let append = fs::OpenOptions::new().append(true).open("/etc/passwd");
+            assert_eq!(append.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        });
+    }
+}

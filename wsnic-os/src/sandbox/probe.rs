@@ -1,24 +1,20 @@
 //! Trying the sandbox from inside, for tests and for whoever does not believe it.
 //!
-//! `--sandbox-probe=syscall:NUMBER` and `--sandbox-probe=ioctl:REQUEST`, which no help mentions:
-//! the program starts as ever, locks itself in, and then makes this one call instead of serving.
-//! Where the sandbox is whole, the kernel ends the process (SIGSYS).
+//! `--sandbox-probe=NUMBER,ARGUMENT,…`, which no help mentions: the program starts as ever, locks
+//! itself in, and then makes this one system call instead of serving; arguments that are not given
+//! are 0. Where the sandbox forbids the call, the kernel ends the process (SIGSYS).
 #![allow(unsafe_code)]
 
 use crate::log::say;
 use clap::{Arg, ArgMatches};
-use nix::libc::{self, c_long, c_ulong};
+use nix::libc::{self, c_long};
+use std::io;
 
 const ARGUMENT: &str = "sandbox-probe";
 
-/// A call to try.
+/// A system call to try: its number and its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Probe {
-    /// A system call by its number, all arguments 0.
-    Syscall(c_long),
-    /// An ioctl on standard input, its argument 0.
-    Ioctl(c_ulong),
-}
+pub struct Probe([c_long; 7]);
 
 /// The hidden argument.
 pub fn argument() -> Arg {
@@ -31,24 +27,23 @@ pub fn wanted(matches: &ArgMatches) -> Option<Probe> {
 }
 
 fn parse(text: &str) -> Result<Probe, String> {
-    let number = |text: &str| text.parse().map_err(|_| format!("{text} is no number"));
-    match text.split_once(':') {
-        Some(("syscall", text)) => number(text).map(Probe::Syscall),
-        Some(("ioctl", text)) => number(text).map(|request| Probe::Ioctl(request.cast_unsigned())),
-        _ => Err("give syscall:NUMBER or ioctl:REQUEST".to_owned()),
+    let mut call = [0; 7];
+    let mut room = call.iter_mut();
+    for word in text.split(',') {
+        let number = word.parse().map_err(|_| format!("{word} is no number"))?;
+        *room.next().ok_or("a system call has six arguments at most")? = number;
     }
+    Ok(Probe(call))
 }
 
 impl Probe {
     /// Makes the call, and says so if the process is still there.
     pub fn make(self) {
-        let result = match self {
-            // SAFETY: null pointers and zeros, which the kernel checks; what the call may do to
-            // this process, such as ending it, is what is asked for.
-            Probe::Syscall(number) => unsafe { libc::syscall(number, 0, 0, 0, 0, 0, 0) },
-            // SAFETY: as above; standard input is open.
-            Probe::Ioctl(request) => unsafe { libc::ioctl(0, request as _, 0) }.into(),
-        };
-        say(format_args!("{self:?} returned {result}: the sandbox lets it through"));
+        let Probe([number, a, b, c, d, e, f]) = self;
+        // SAFETY: what the call may do to this process, such as ending it, is what is asked for; it
+        // ends right after it.
+        let result = unsafe { libc::syscall(number, a, b, c, d, e, f) };
+        let error = io::Error::last_os_error();
+        say(format_args!("the sandbox lets {number} through, which returned {result} ({error})"));
     }
 }
