@@ -15,7 +15,7 @@ CARGO_DENY_VERSION := 0.20.2
 # "make run" works for any user who may use sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: run build test setup lint deny bench install clean
+.PHONY: run build test setup lint deny bench install install-files clean
 
 # Defaults, and the Internet for guests by the interface of the default route.
 run: build
@@ -69,10 +69,19 @@ bench: build
 	@$(CARGO) build --locked --release --package wsnic-tests --bin wsnic-bench
 	@$(SUDO) env WSNIC_BIN_DIR=$(RELEASE) $(RELEASE)/wsnic-bench
 
-install: build
+install: build install-files
+
+# What is built lies in RELEASE.
+install-files:
 	install -D -m 0755 $(RELEASE)/wsnic $(DESTDIR)/usr/bin/wsnic
 	install -D -m 0755 -t $(DESTDIR)/usr/libexec/wsnic $(RELEASE)/wsnic-priv $(RELEASE)/wsnic-front
-	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system systemd/wsnic.service
+	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service systemd/*.socket
+	install -D -m 0644 systemd/wsnic.sysusers $(DESTDIR)/usr/lib/sysusers.d/wsnic.conf
+	install -D -m 0644 systemd/wsnic.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/wsnic.conf
+	@# A configuration that is there stays.
+	install -d -m 0755 $(DESTDIR)/etc/wsnic
+	test -e $(DESTDIR)/etc/wsnic/wsnic.conf || $(RELEASE)/wsnic template | \
+		install -m 0644 /dev/stdin $(DESTDIR)/etc/wsnic/wsnic.conf
 
 clean:
 	$(CARGO) clean

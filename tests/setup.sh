@@ -16,6 +16,8 @@ NEEDED="
 	ps:procps
 	nsenter:util-linux
 	flock:util-linux
+	systemctl:systemd
+	systemd-analyze:systemd
 	cc:gcc
 	node:nodejs
 	npm:npm

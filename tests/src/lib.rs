@@ -9,6 +9,7 @@
 // This is test code: a broken assumption fails the test, with the place where it broke.
 #![allow(clippy::missing_panics_doc)]
 
+mod bed;
 mod door;
 pub mod frames;
 mod lab;
@@ -23,6 +24,7 @@ mod snapshot;
 mod tap;
 pub mod v86;
 
+pub use bed::{Bed, UNITS, install, printed};
 pub use door::{Door, Fragment, HANDSHAKE, Response, opcode};
 pub use lab::{Lab, address};
 pub use native_guest::NativeGuest;

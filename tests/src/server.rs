@@ -249,7 +249,7 @@ pub fn run_wsnic(netns: &Netns, arguments: &[&str]) -> (ExitStatus, String) {
     (output.status, String::from_utf8_lossy(&text).into_owned())
 }
 
-fn children(pid: u32) -> Vec<u32> {
+pub(crate) fn children(pid: u32) -> Vec<u32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
     let lists = threads
         .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
@@ -260,7 +260,7 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
-fn command_name(pid: u32) -> String {
+pub(crate) fn command_name(pid: u32) -> String {
     std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
 }
 
