@@ -173,9 +173,12 @@ impl Opened {
     /// Greets the helper, and lets the runtime watch what is open.
     async fn prepare(self) -> Result<Ready, StartError> {
         let Opened { listeners, helper, helper_path, dhcp, notifier } = self;
-        let stop = signal(SignalKind::terminate())
-            .and_then(|terminate| Ok((terminate, signal(SignalKind::interrupt())?)))
-            .map_err(system("handle signals"))?;
+        let handle = |kind| signal(kind).map_err(system("handle signals"));
+        let signals = Signals {
+            terminate: handle(SignalKind::terminate())?,
+            interrupt: handle(SignalKind::interrupt())?,
+            hangup: handle(SignalKind::hangup())?,
+        };
         let log = Rc::new(LogLimit::new(std::time::Instant::now()));
         let (helper, welcome) = Helper::greet(helper, Rc::clone(&log))
             .await
@@ -183,7 +186,7 @@ impl Opened {
         let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>();
         let listeners = listeners.map_err(system("watch a listener"))?;
         let dhcp = dhcp.map(|dhcp| dhcp.serve(welcome.gateway_mac, welcome.mtu));
-        Ok(Ready { listeners, helper, welcome, dhcp, notifier, stop, log })
+        Ok(Ready { listeners, helper, welcome, dhcp, notifier, signals, log })
     }
 }
 
@@ -194,9 +197,29 @@ struct Ready {
     welcome: Welcome,
     dhcp: Option<Dhcp>,
     notifier: Notifier,
-    /// SIGTERM and SIGINT.
-    stop: (Signal, Signal),
+    signals: Signals,
     log: Rc<LogLimit>,
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Returns when the process is to end.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => tracing::info!(
+                    "options of the front-end take effect at its next start; reload the helper for guest_access, allow and deny"
+                ),
+            }
+        }
+    }
 }
 
 /// Every session needs two fds, and every connection that is not one yet needs one.
@@ -240,8 +263,7 @@ async fn serve(
     closer: FdCloser,
     sandboxed: Sandboxed,
 ) -> Result<(), StartError> {
-    let Ready { listeners, helper, welcome, dhcp, notifier, stop: signals, log } = ready;
-    let (mut terminate, mut interrupt) = signals;
+    let Ready { listeners, helper, welcome, dhcp, notifier, mut signals, log } = ready;
     let (stop, shutdown) = watch::channel(false);
     let context = Rc::new(Context {
         helper: Rc::clone(&helper),
@@ -269,8 +291,7 @@ async fn serve(
     tasks
         .run_until(async {
             let outcome = tokio::select! {
-                _ = terminate.recv() => Ok(()),
-                _ = interrupt.recv() => Ok(()),
+                () = signals.stop() => Ok(()),
                 never = notifier.keep_alive() => match never {},
                 reason = &mut helper_task => Err(StartError::HelperGone(reason.unwrap_or_default())),
             };

@@ -93,6 +93,8 @@ pub fn load(
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     if path == Path::new("-") {
+        // From its beginning also when it is read again; a pipe has none.
+        let _ = nix::unistd::lseek(io::stdin(), 0, nix::unistd::Whence::SeekSet);
         io::stdin().lock().take(MAX_CONF).read_to_end(&mut content)?;
     } else {
         fs::File::open(path)?.take(MAX_CONF).read_to_end(&mut content)?;

@@ -34,6 +34,21 @@ pub struct Settings {
     pub sandbox: Sandbox,
 }
 
+impl Settings {
+    /// Takes from `new` what can change while wsnic runs: `guest_access`, `allow`, `deny` and
+    /// `host_firewall`. Returns the names of other options that differ, which wait for the next start.
+    pub fn reload(&mut self, new: &Settings) -> Vec<String> {
+        let (own, given) = (&mut self.network, &new.network);
+        own.guest_access = given.guest_access;
+        own.allow.clone_from(&given.allow);
+        own.deny.clone_from(&given.deny);
+        own.host_firewall = given.host_firewall;
+        let (own, given) = (self.to_conf(), new.to_conf());
+        let changed = own.lines().zip(given.lines()).filter(|(own, given)| own != given);
+        changed.filter_map(|(line, _)| Some(line.split_once('=')?.0.to_owned())).collect()
+    }
+}
+
 /// What happens where a part of the sandbox cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sandbox {

@@ -174,3 +174,15 @@ fn a_variable_that_is_not_utf8_is_an_error_that_names_it() {
     let error = Facts::gather(true, |_| false, value).unwrap_err().to_string();
     assert!(error.starts_with("environment: \"WSNIC_SUBNET=a\u{fffd}\" is not UTF-8"), "{error}");
 }
+
+#[test]
+fn a_reload_takes_what_can_change_and_names_the_rest() {
+    let old = "subnet=10.0.0.0/24\nguest_access=internet\nallow=10.9.0.0/16\n";
+    let new = "subnet=10.1.0.0/24\nguest_access=lan\ndeny=1.1.1.1\nhost_firewall=open\nmtu=1400\n";
+    let (mut settings, _) = outcome(old, &Facts::default()).unwrap();
+    let (given, _) = outcome(new, &Facts::default()).unwrap();
+    assert_eq!(settings.reload(&given), ["subnet", "mtu"]);
+    let expected = new.replace("10.1.0.0/24", "10.0.0.0/24").replace("mtu=1400", "mtu=1500");
+    assert_eq!(settings, outcome(&expected, &Facts::default()).unwrap().0);
+    assert_eq!(settings.clone().reload(&settings), [""; 0]);
+}

@@ -4,8 +4,9 @@ use command_fds::{CommandFdExt, FdMapping};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -34,6 +35,8 @@ pub type Store = BTreeMap<String, OwnedFd>;
 pub struct Program {
     path: PathBuf,
     conf: String,
+    /// What it reads as standard input, if it was started: written here, read there.
+    given: Option<File>,
     verbosity: Verbosity,
     arguments: Vec<OsString>,
     /// Sockets that it gets at each start, by name.
@@ -64,6 +67,7 @@ impl Program {
         Ok(Program {
             path,
             conf,
+            given: None,
             verbosity,
             arguments: Vec::new(),
             sockets: Vec::new(),
@@ -92,16 +96,32 @@ impl Program {
         self
     }
 
+    /// Changes what the program reads when it is started, or told to read again (SIGHUP).
+    ///
+    /// # Errors
+    /// The system has no memory for it.
+    pub fn change(&mut self, conf: String) -> io::Result<()> {
+        if let Some(given) = &self.given {
+            given.set_len(0)?;
+            given.write_all_at(conf.as_bytes(), 0)?;
+        }
+        self.conf = conf;
+        Ok(())
+    }
+
     /// Starts it. The configuration goes in by standard input: nothing of it shows in `ps`. The
     /// sockets of `store` go with it, as systemd passes on its fd store (sd_listen_fds(3)), and before
     /// them one by which it says how it is (sd_notify(3)); the other end is returned.
     ///
     /// # Errors
     /// The system cannot start it.
-    pub fn spawn(&self, store: &Store) -> io::Result<(Child, PacketSocket)> {
-        let mut conf = File::from(memfd_create(c"wsnic.conf", MFdFlags::MFD_CLOEXEC)?);
-        conf.write_all(self.conf.as_bytes())?;
-        conf.rewind()?;
+    pub fn spawn(&mut self, store: &Store) -> io::Result<(Child, PacketSocket)> {
+        // Anew each time, and open to the child for reading only: what it reads as root after a
+        // crash must not be what it wrote before.
+        let conf = File::from(memfd_create(c"wsnic.conf", MFdFlags::MFD_CLOEXEC)?);
+        conf.write_all_at(self.conf.as_bytes(), 0)?;
+        let stdin = File::open(format!("/proc/self/fd/{}", conf.as_raw_fd()))?;
+        self.given = Some(conf);
         let mut command = Command::new(&self.path);
         command.args(["-c", "-"]).args(&self.arguments);
         match self.verbosity {
@@ -133,7 +153,7 @@ impl Program {
         command.fd_mappings(mappings).map_err(io::Error::other)?;
         // A group of its own: Ctrl-C reaches this program alone, which ends the others in order.
         command.env_remove("RUST_BACKTRACE").process_group(0).kill_on_drop(true);
-        command.stdin(Stdio::from(OwnedFd::from(conf)));
+        command.stdin(Stdio::from(stdin));
         let child = match self.alone {
             Some(level) => spawn_alone(&mut command, level)?,
             None => command.spawn()?,
@@ -170,10 +190,20 @@ fn spawn_alone(command: &mut Command, level: Sandbox) -> io::Result<Child> {
     }
 }
 
+/// Sends a signal to a child; one that has ended has none to hear.
+pub fn signal(child: &Child, signal: Signal) -> nix::Result<()> {
+    match child.id().and_then(|pid| i32::try_from(pid).ok()) {
+        Some(pid) => kill(Pid::from_raw(pid), signal),
+        None => Ok(()),
+    }
+}
+
 /// Asks a child to end, waits, and kills it after `limit`.
 pub async fn end(child: &mut Child, name: &str, limit: Duration) {
-    let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) else { return };
-    if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGTERM) {
+    if child.id().is_none() {
+        return;
+    }
+    if let Err(error) = signal(child, Signal::SIGTERM) {
         tracing::debug!(%error, name, "cannot ask it to end");
     }
     if timeout(limit, child.wait()).await.is_err() {

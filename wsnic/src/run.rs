@@ -1,17 +1,18 @@
 //! `wsnic run`: helper first, then front-end; both watched; both ended in order.
 
 use crate::child::{self, Program, Store};
+use nix::sys::signal::Signal;
 use std::fmt::Write as _;
-use std::io;
+use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
-use wsnic_os::config::Loaded;
-use wsnic_os::log::say;
-use wsnic_os::notify;
+use wsnic_os::config::{LoadError, Loaded};
+use wsnic_os::log::{chain, say};
+use wsnic_os::notify::{self, Notifier};
 use wsnic_os::packet::{self, PacketSocket, Received};
 use wsnic_proto::settings::{DhcpService, Nat, Settings};
 
@@ -74,11 +75,14 @@ fn system(action: &'static str) -> impl Fn(io::Error) -> RunError {
     move |source| RunError::System { action, source }
 }
 
-/// Runs until SIGTERM or SIGINT.
+/// Reads the configuration again.
+pub type Load<'a> = &'a dyn Fn() -> Result<Loaded, LoadError>;
+
+/// Runs until SIGTERM or SIGINT; on SIGHUP, `load` says what has changed.
 ///
 /// # Errors
 /// What has to be put right; nothing is left behind.
-pub fn run(loaded: &Loaded) -> Result<(), RunError> {
+pub fn run(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     if !nix::unistd::Uid::effective().is_root() {
         return Err(RunError::NotRoot);
     }
@@ -94,12 +98,15 @@ pub fn run(loaded: &Loaded) -> Result<(), RunError> {
         .enable_all()
         .build()
         .map_err(system("start the runtime"))?
-        .block_on(supervise(loaded))
+        .block_on(supervise(loaded, load))
 }
 
-async fn supervise(loaded: &Loaded) -> Result<(), RunError> {
+async fn supervise(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
+    let notifier = Notifier::new(None).map_err(system("reach $NOTIFY_SOCKET"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(system("handle signals"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(system("handle signals"))?;
+    let hangup = signal(SignalKind::hangup()).map_err(system("handle signals"))?;
+    let mut reload = Reload::new(loaded, load, hangup);
     let conf = loaded.settings.to_conf();
     let with_parent = format!("--with-parent={}", std::process::id());
     let program = |name| {
@@ -124,8 +131,10 @@ async fn supervise(loaded: &Loaded) -> Result<(), RunError> {
     });
     let outcome = tokio::select! {
         () = &mut stop => Ok(()),
-        outcome = keep_running(&mut helper, &mut front_end, &loaded.settings) => outcome,
+        outcome = keep_running(&mut helper, &mut front_end, &mut reload, &notifier) => outcome,
+        never = notifier.keep_alive() => match never {},
     };
+    notifier.stopping();
     if outcome.is_ok() {
         tracing::info!("stopping");
     }
@@ -141,7 +150,8 @@ async fn supervise(loaded: &Loaded) -> Result<(), RunError> {
 async fn keep_running(
     helper: &mut Watched,
     front_end: &mut Watched,
-    settings: &Settings,
+    reload: &mut Reload<'_>,
+    notifier: &Notifier,
 ) -> Result<(), RunError> {
     helper.spawn().map_err(system("start a program"))?;
     while !helper.was_ready {
@@ -151,14 +161,75 @@ async fn keep_running(
     let mut announced = false;
     loop {
         if front_end.was_ready && !announced {
-            announce(settings);
+            announce(&reload.settings);
+            notifier.ready("serving");
             announced = true;
         }
         tokio::select! {
             stepped = helper.step() => stepped?,
             stepped = front_end.step() => stepped?,
+            asked = reload.asked() => match asked {
+                Asked::Reload => reload.apply(helper, front_end),
+                Asked::Stop => return Ok(()),
+            },
         }
     }
+}
+
+/// What SIGHUP means.
+enum Asked {
+    Reload,
+    /// The terminal in which this was started is gone.
+    Stop,
+}
+
+/// The settings in force, and how to read them again.
+struct Reload<'a> {
+    settings: Settings,
+    load: Load<'a>,
+    hangup: tokio::signal::unix::Signal,
+    had_terminal: bool,
+}
+
+impl Reload<'_> {
+    fn new<'a>(loaded: &Loaded, load: Load<'a>, hangup: tokio::signal::unix::Signal) -> Reload<'a> {
+        let had_terminal = has_terminal();
+        Reload { settings: loaded.settings.clone(), load, hangup, had_terminal }
+    }
+
+    async fn asked(&mut self) -> Asked {
+        self.hangup.recv().await;
+        let lost_terminal = self.had_terminal && !has_terminal();
+        if lost_terminal { Asked::Stop } else { Asked::Reload }
+    }
+
+    /// Reads the configuration and tells the helper; what is wrong in it changes nothing.
+    fn apply(&mut self, helper: &mut Watched, front_end: &mut Watched) {
+        let new = match (self.load)() {
+            Ok(loaded) => loaded.settings,
+            Err(error) => {
+                return tracing::error!("not reloaded, going on as before: {}", chain(&error));
+            }
+        };
+        for option in self.settings.reload(&new) {
+            tracing::warn!(option, "a change of this option takes effect at the next start");
+        }
+        let conf = self.settings.to_conf();
+        let changed = helper.program.change(conf.clone()).and(front_end.program.change(conf));
+        let told = changed.and_then(|()| match &helper.running {
+            Some(running) => Ok(child::signal(&running.child, Signal::SIGHUP)?),
+            // It reads the new one when it is started again.
+            None => Ok(()),
+        });
+        if let Err(error) = told {
+            tracing::error!(%error, "cannot tell the helper of the new configuration");
+        }
+    }
+}
+
+/// A terminal that has hung up is none any more.
+fn has_terminal() -> bool {
+    io::stdin().is_terminal() || io::stderr().is_terminal()
 }
 
 /// A program that is to run for as long as this one does.

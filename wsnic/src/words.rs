@@ -30,7 +30,8 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Connects emulated machines in browsers to a network: one WebSocket message is one Ethernet frame")
         .after_help(SUBCOMMANDS);
-    let loaded = match config::load(command, arguments) {
+    let load = || config::load(command.clone(), arguments.clone());
+    let loaded = match load() {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("wsnic: {}", log::chain(&error));
@@ -43,7 +44,7 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     }
     log::init("wsnic", loaded.verbosity);
     announce(&loaded);
-    match run::run(&loaded) {
+    match run::run(&loaded, &load) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{}", log::chain(&error));
