@@ -13,7 +13,14 @@ fn a_quick_benchmark_measures_everything() {
         .expect("the benchmark runs");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
-    for what in ["ready", "OFFER", "helper, resident", "front-end, resident", "WebSockets opened"] {
+    for what in [
+        "ready",
+        "OFFER",
+        "helper, resident",
+        "front-end, resident",
+        "WebSockets opened",
+        "sandbox=require",
+    ] {
         assert!(text.contains(what), "no line on {what:?} in:\n{text}");
     }
 }

@@ -5,7 +5,7 @@
 //! every step with few rounds, so that the test suite knows that it works; its figures mean little.
 
 use std::time::{Duration, Instant};
-use wsnic_tests::frames::Dhcp;
+use wsnic_tests::frames::{self, Dhcp};
 use wsnic_tests::{Lab, RawGuest, Server};
 
 /// NAT on: the firewall is set up as for real guests.
@@ -18,10 +18,14 @@ struct Rounds {
     idle_clients: usize,
     /// Connections in all, and threads that make them.
     herd: (usize, usize),
+    /// Rounds with and without the sandbox, and full frames in each.
+    sandbox: (usize, usize),
 }
 
-const FULL: Rounds = Rounds { starts: 5, offers: 50, idle_clients: 100, herd: (200, 8) };
-const QUICK: Rounds = Rounds { starts: 1, offers: 3, idle_clients: 3, herd: (8, 2) };
+const FULL: Rounds =
+    Rounds { starts: 5, offers: 50, idle_clients: 100, herd: (200, 8), sandbox: (9, 60_000) };
+const QUICK: Rounds =
+    Rounds { starts: 1, offers: 3, idle_clients: 3, herd: (8, 2), sandbox: (1, 500) };
 
 fn main() {
     let quick = std::env::args().any(|argument| argument == "--quick");
@@ -31,6 +35,7 @@ fn main() {
     offers(&rounds);
     memory(&rounds);
     herd(&rounds);
+    sandbox(&rounds);
 }
 
 fn starts(rounds: &Rounds) {
@@ -110,6 +115,82 @@ fn herd(rounds: &Rounds) {
     server.stop();
     drop(guests);
     lab.finish();
+}
+
+/// Frames that are on their way at most, so that no queue overflows.
+const WINDOW: usize = 100;
+/// Bytes of a full frame.
+const FRAME: usize = 1514;
+
+/// One server, two guests, and the processor time that their frames cost the front-end.
+struct Path {
+    server: Server,
+    sender: RawGuest,
+    receiver: RawGuest,
+    lab: Lab,
+}
+
+impl Path {
+    fn new(level: &str) -> Path {
+        let lab = Lab::new();
+        let server = Server::start(&lab, &format!("sandbox = {level}\n"));
+        let (sender, receiver) = (RawGuest::connect(&lab), RawGuest::connect(&lab));
+        let mut path = Path { server, sender, receiver, lab };
+        // The bridge learns where the receiver is.
+        path.receiver.shout("here");
+        path.sender.hear("here");
+        path
+    }
+
+    /// Moves frames from one guest to the other; processor seconds for each GB, in and out counted.
+    fn cost(&mut self, frames: usize) -> f64 {
+        let frame =
+            frames::ethernet(self.receiver.mac, self.sender.mac, frames::EXPERIMENTAL, &[7; 1500]);
+        let before = cpu_seconds(self.server.front_end());
+        for _ in 0..frames / WINDOW {
+            self.sender.send_all(std::iter::repeat_n(frame.clone(), WINDOW));
+            for _ in 0..WINDOW {
+                self.receiver.receive();
+            }
+        }
+        let used = cpu_seconds(self.server.front_end()) - before;
+        used / ((frames / WINDOW * WINDOW * FRAME * 2) as f64 / 1e9)
+    }
+
+    fn end(self) {
+        self.server.stop();
+        drop((self.sender, self.receiver));
+        self.lab.finish();
+    }
+}
+
+fn sandbox(rounds: &Rounds) {
+    let (count, frames) = rounds.sandbox;
+    let (mut with, mut without) = (Path::new("require"), Path::new("off"));
+    // Both are warm before they are compared.
+    with.cost(frames / 5);
+    without.cost(frames / 5);
+    let mut costs: Vec<(f64, f64)> =
+        (0..count).map(|_| (with.cost(frames), without.cost(frames))).collect();
+    costs.sort_by(|a, b| (a.0 / a.1).total_cmp(&(b.0 / b.1)));
+    let (inside, outside) = costs[count / 2];
+    row("front-end, CPU for each GB, sandbox=require", &format!("{inside:.2} s"), "");
+    row("the same, sandbox=off", &format!("{outside:.2} s"), "");
+    let what = format!("sandbox to none, median of {count} pairs of rounds");
+    row(&what, &format!("{:.3}", inside / outside), "1.10");
+    with.end();
+    without.end();
+}
+
+/// Processor time of all threads of a process so far (schedstat of proc(5)).
+fn cpu_seconds(pid: u32) -> f64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    let nanoseconds = threads.map(|thread| {
+        let path = thread.expect("a directory entry").path().join("schedstat");
+        let text = std::fs::read_to_string(path).expect("the thread lives");
+        text.split(' ').next().and_then(|word| word.parse::<u64>().ok()).expect("a number")
+    });
+    nanoseconds.sum::<u64>() as f64 / 1e9
 }
 
 fn row(what: &str, measured: &str, bar: &str) {
