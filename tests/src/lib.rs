@@ -12,6 +12,7 @@
 mod bed;
 mod door;
 pub mod frames;
+mod keeper;
 mod lab;
 mod native_guest;
 mod netns;
@@ -26,6 +27,7 @@ pub mod v86;
 
 pub use bed::{Bed, UNITS, install, printed};
 pub use door::{Door, Fragment, HANDSHAKE, Response, opcode};
+pub use keeper::Keeper;
 pub use lab::{Lab, address};
 pub use native_guest::NativeGuest;
 pub use netns::Netns;

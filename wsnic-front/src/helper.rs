@@ -94,14 +94,23 @@ impl Helper {
     pub async fn greet(fd: OwnedFd, log: Rc<LogLimit>) -> io::Result<(Rc<Helper>, Welcome)> {
         let socket = PacketSocket::new(fd)?;
         say_hello(&socket)?;
-        let received = timeout(HELLO_LIMIT, socket.receive_with_fd())
+        let welcome = async {
+            loop {
+                let closed = || io::Error::other("the helper closed the connection: see its log");
+                let received = socket.receive_with_fd().await?.ok_or_else(closed)?;
+                match codec::decode_reply(received.packet()) {
+                    Ok(Reply::Welcome { proto: VERSION, mtu, gateway_mac, .. }) => {
+                        return Ok(Welcome { mtu, gateway_mac });
+                    }
+                    // It has died before it could answer.
+                    Ok(Reply::Resumed) => say_hello(&socket)?,
+                    _ => return Err(io::Error::other("the helper speaks another protocol")),
+                }
+            }
+        };
+        let welcome = timeout(HELLO_LIMIT, welcome)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the helper does not answer"))??;
-        let closed = || io::Error::other("the helper closed the connection: see its log");
-        let reply = codec::decode_reply(received.ok_or_else(closed)?.packet());
-        let Ok(Reply::Welcome { proto: VERSION, mtu, gateway_mac, .. }) = reply else {
-            return Err(io::Error::other("the helper speaks another protocol"));
-        };
         let helper = Helper {
             socket,
             waiting: RefCell::default(),
@@ -110,24 +119,34 @@ impl Helper {
             next: Cell::new(1),
             log,
         };
-        Ok((Rc::new(helper), Welcome { mtu, gateway_mac }))
+        Ok((Rc::new(helper), welcome))
     }
 
     /// Takes the helper's replies and events until the connection ends; returns why.
     pub async fn run(self: Rc<Self>) -> String {
+        let mut resumed = false;
         loop {
-            let mut received = match self.socket.receive_with_fd().await {
+            // Answered when nothing more is there to be read: while this process was stopped, one
+            // helper after the other may have come, and only the last one wants its hello.
+            let received = tokio::select! {
+                biased;
+                received = self.socket.receive_with_fd() => received,
+                () = std::future::ready(()), if resumed => {
+                    if let Err(error) = self.ask_again() {
+                        return error.to_string();
+                    }
+                    resumed = false;
+                    continue;
+                }
+            };
+            let mut received = match received {
                 Ok(Some(received)) => received,
                 Ok(None) => return "it closed the connection".to_owned(),
                 Err(error) => return error.to_string(),
             };
             let fd = received.fd.take();
             match codec::decode_reply(received.packet()) {
-                Ok(Reply::Resumed) => {
-                    if let Err(error) = self.ask_again() {
-                        return error.to_string();
-                    }
-                }
+                Ok(Reply::Resumed) => resumed = true,
                 Ok(reply) => self.handle(reply, fd),
                 Err(error) => return error.to_string(),
             }

@@ -85,6 +85,22 @@ impl PacketSocket {
         let _ = socket::shutdown(self.0.get_ref().as_raw_fd(), socket::Shutdown::Both);
     }
 
+    /// Throws away what has come and was not received, `limit` packets at most.
+    ///
+    /// # Errors
+    /// The socket failed.
+    pub fn discard(&self, limit: usize) -> io::Result<()> {
+        for _ in 0..limit {
+            // Nothing is taken out of the packet: its bytes and fds go with it.
+            match socket::recv(self.0.get_ref().as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT) {
+                Err(Errno::EAGAIN) | Ok(0) => break,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
     /// The helper's receive: no control buffer, so any fd that came along is discarded.
     ///
     /// `None`: the peer closed, or sent an empty packet, which is treated the same.

@@ -37,6 +37,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// How often and how long a bridge that wakes up is waited for: 100 ms at most.
 const WAKE_TRIES: u32 = 50;
 const WAKE_PAUSE: Duration = Duration::from_millis(2);
+/// Packets that a front-end can have sent to the helpers of before; a socket's buffer holds some 280.
+const MAX_LEFT_BEHIND: usize = 4096;
 /// Begins the names under which the supervisor keeps connections.
 const STORE_PREFIX: &str = "front-end-";
 
@@ -207,7 +209,9 @@ impl Helper {
             self.state.borrow_mut().resumed(id);
             let ports = self.state.borrow().slots.count(id).0;
             tracing::info!(ports, "going on with a front-end");
-            // Where this fails the connection has ended, which its task finds out.
+            // Where this fails the connection has ended, which its task finds out. What was sent to
+            // the helpers of before is asked again: twice would be too often, a hello not least.
+            let _ = socket.discard(MAX_LEFT_BEHIND);
             let _ = send(&socket, &Reply::Resumed);
             self.spawn(id, socket);
         }
