@@ -149,7 +149,8 @@ impl Network {
             .await
             .map_err(link("set the bridge up"))?;
         let bridge = self.links.find(BRIDGE).await.map_err(link("find the bridge"))?;
-        self.bridge = bridge.map_or(0, |bridge| bridge.index);
+        let gone = || link("find the bridge")(io::ErrorKind::NotFound.into());
+        self.bridge = bridge.ok_or_else(gone)?.index;
         Ok(())
     }
 
@@ -254,23 +255,39 @@ impl Network {
         }
     }
 
-    /// The bridge has been deleted by somebody: makes it again, with all of `ports`.
-    pub async fn repair(&mut self, ports: &[(PortId, String)]) {
-        tracing::error!("somebody deleted the bridge {BRIDGE}, making it again");
-        if let Err(error) = self.add_bridge().await {
-            return tracing::error!(%error, "guests have no network until wsnic is restarted");
-        }
-        self.forward_or_say().await;
-        for (port, note) in ports {
-            let name = port_name(*port);
-            let attached = self.links.attach_port(&name, self.bridge, self.options.mtu, note).await;
-            if let Err(error) = attached {
-                tracing::warn!(%error, port = name, "cannot attach the port again");
+    /// The bridge has been deleted by somebody: makes it again, without ports. Its index is 0 if
+    /// that fails, and this is to be called again.
+    pub async fn repair(&mut self) {
+        let is_first = std::mem::take(&mut self.bridge) != 0;
+        // What an attempt before this one has left.
+        let cleared = self.links.delete_group(BRIDGE_GROUP).await;
+        let made = match cleared.map_err(link("remove half a bridge")) {
+            Ok(()) => self.add_bridge().await,
+            failed => failed,
+        };
+        match made {
+            Ok(()) => {
+                tracing::info!("the bridge {BRIDGE} is back");
+                self.forward_or_say().await;
             }
+            Err(error) if is_first => {
+                tracing::error!("guests have no network, trying again: {}", chain(&error));
+            }
+            // Said before.
+            Err(_) => {}
         }
     }
 
-    /// Index of the bridge's interface.
+    /// Puts an open port back on the bridge.
+    pub async fn attach(&self, port: PortId, note: &str) {
+        let name = port_name(port);
+        let attached = self.links.attach_port(&name, self.bridge, self.options.mtu, note).await;
+        if let Err(error) = attached {
+            tracing::warn!(%error, port = name, "cannot attach the port again");
+        }
+    }
+
+    /// Index of the bridge's interface; 0 when it could not be made again.
     pub fn bridge(&self) -> u32 {
         self.bridge
     }

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::LocalSet;
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 use wsnic_os::notify::Notifier;
 use wsnic_os::packet::{PacketListener, PacketSocket};
 use wsnic_proto::codec::{self, CodecError};
@@ -31,6 +31,8 @@ const HELLO_LIMIT: Duration = Duration::from_secs(2);
 const MAX_CONNECTIONS: usize = 8;
 /// How often the host's way out and resolvers are looked at.
 const REFRESH: Duration = Duration::from_secs(5);
+/// How often a bridge that could not be made again is tried.
+const REPAIR_PAUSE: Duration = Duration::from_millis(500);
 /// Pause after an accept that failed, such as for want of fds.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -61,7 +63,7 @@ struct Helper {
     state: RefCell<State>,
     sockets: RefCell<HashMap<ConnectionId, Rc<PacketSocket>>>,
     links: Links,
-    /// Index of the bridge; changes when the bridge has to be made again.
+    /// Index of the bridge; changes when the bridge has to be made again, 0 while that fails.
     bridge: Cell<u32>,
     mtu: u16,
     closer: UnboundedSender<Deletion>,
@@ -136,6 +138,8 @@ pub async fn serve(
     });
     let tasks = LocalSet::new();
     let mut refresh = tokio::time::interval(REFRESH);
+    let mut again = tokio::time::interval(REPAIR_PAUSE);
+    again.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut connections = kept.iter().map(|kept| kept.id.0).max().unwrap_or(0);
     tasks
         .run_until(async {
@@ -156,14 +160,13 @@ pub async fn serve(
                     Some(deletion) = deleted.recv() => helper.deleted(deletion),
                     Some(gone) = vanished.next() => {
                         if gone.name == BRIDGE && gone.index == helper.bridge.get() {
-                            let ports = helper.state.borrow().slots.open_ports();
-                            let noted = ports.into_iter().map(|(port, id, generation)| (port, note(id, generation)));
-                            network.repair(&noted.collect::<Vec<_>>()).await;
-                            helper.bridge.set(network.bridge());
+                            tracing::error!("somebody deleted the bridge {BRIDGE}, making it again");
+                            helper.repair(network).await;
                         } else if let Some(port) = port_of(&gone.name) {
                             helper.vanished(port, gone.index);
                         }
                     }
+                    _ = again.tick(), if network.bridge() == 0 => helper.repair(network).await,
                     _ = refresh.tick() => network.refresh().await,
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
@@ -281,11 +284,31 @@ impl Helper {
         let name = port_name(port);
         let fd = tap::create(&name)?;
         sysctl::disable_ipv6(&name);
-        let link = self.links.attach_port(&name, self.bridge.get(), self.mtu, note).await?;
-        if self.state.borrow().slots.open_ports().is_empty() {
-            self.wait_for_bridge().await?;
+        loop {
+            let bridge = self.bridge.get();
+            if bridge == 0 {
+                return Err(nix::Error::ENODEV.into());
+            }
+            let link = self.links.attach_port(&name, bridge, self.mtu, note).await?;
+            if self.state.borrow().slots.open_ports().is_empty() {
+                self.wait_for_bridge().await?;
+            }
+            // Another one may have been made meanwhile; this port is not among those it was given.
+            if self.bridge.get() == bridge {
+                return Ok((fd, link));
+            }
         }
-        Ok((fd, link))
+    }
+
+    /// Makes the bridge again, with the ports that are open; tried again later if it fails.
+    async fn repair(&self, network: &mut Network) {
+        network.repair().await;
+        self.bridge.set(network.bridge());
+        // Those that are being opened now see that the bridge is another.
+        let ports = self.state.borrow().slots.open_ports();
+        for (port, id, generation) in ports {
+            network.attach(port, &note(id, generation)).await;
+        }
     }
 
     /// The first port wakes the bridge, which drops the host's own packets for a moment more.
