@@ -154,6 +154,20 @@ impl Server {
         wait_until("the killed processes are gone", || !family.iter().any(|pid| is_alive(*pid)));
     }
 
+    /// Kills the named programs, of which `wsnic` is the supervisor, one after the other (SIGKILL),
+    /// as far as they run, and then what is left.
+    pub fn kill_in_order(mut self, names: &[&str]) {
+        let family = self.family();
+        for name in names {
+            let victims = family.iter().filter(|pid| command_name(**pid) == *name);
+            victims.for_each(|pid| send(*pid, Signal::SIGKILL));
+        }
+        self.signal(Signal::SIGKILL);
+        family.iter().for_each(|pid| send(*pid, Signal::SIGKILL));
+        self.wait();
+        wait_until("the killed processes are gone", || !family.iter().any(|pid| is_alive(*pid)));
+    }
+
     /// Kills one of its programs (SIGKILL); false if there is none at the moment.
     pub fn kill_program(&self, name: &str) -> bool {
         let victims: Vec<u32> =
