@@ -86,6 +86,11 @@ impl Keeper<'_> {
         self.wait_until_the_helper_serves();
     }
 
+    /// Where the helper listens.
+    pub fn socket(&self) -> PathBuf {
+        path(self.lab)
+    }
+
     /// The helper's process.
     pub fn helper(&self) -> u32 {
         self.helper.id()

@@ -114,6 +114,12 @@ pub struct HeldPort {
 #[derive(Debug)]
 pub struct Peer(OwnedFd);
 
+impl AsRawFd for Peer {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 impl Peer {
     /// Connects and says nothing.
     pub fn connect(helper: &Helper) -> Peer {
@@ -122,11 +128,16 @@ impl Peer {
 
     /// Connects and says hello.
     pub fn greeted(helper: &Helper) -> Peer {
-        let peer = Peer::connect(helper);
+        Peer::greeted_at(&helper.socket)
+    }
+
+    /// Connects to the helper that listens at `path` and says hello.
+    pub fn greeted_at(path: &Path) -> Peer {
+        let peer = Peer::try_connect(path).expect("the helper listens");
         peer.say(&Peer::hello());
         match peer.hear() {
             Some((Reply::Welcome { proto: VERSION, .. }, None)) => peer,
-            other => panic!("a hello is answered by a welcome: {other:?}\n{}", helper.log()),
+            other => panic!("a hello is answered by a welcome: {other:?}"),
         }
     }
 

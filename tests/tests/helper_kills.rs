@@ -3,7 +3,7 @@
 
 use nix::sys::signal::Signal;
 use std::time::Duration;
-use wsnic_tests::{Door, HANDSHAKE, Keeper, Lab, RawGuest, Server, wait_until};
+use wsnic_tests::{Door, HANDSHAKE, Keeper, Lab, Peer, RawGuest, Server, wait_until};
 
 /// A hundred sessions, one that comes late, and room.
 const CONF: &str = "max_clients = 110\n";
@@ -75,6 +75,35 @@ fn a_front_end_that_was_stopped_while_helpers_died_loses_no_session() {
         drop(served);
         wait_until("their ports are gone", || lab.ports() == guests.len());
     }
+    drop(guests);
+    wait_until("all ports are gone", || lab.ports() == 0);
+    keeper.stop();
+    lab.finish();
+}
+
+#[test]
+fn a_stopped_front_end_keeps_its_sessions_and_holds_up_no_other() {
+    let lab = Lab::new();
+    let keeper = Keeper::start(&lab, CONF);
+    let mut guests: Vec<RawGuest> = (0..10).map(|_| RawGuest::join(&lab)).collect();
+    keeper.signal_front_end(Signal::SIGSTOP);
+    // More than its queues hold: the rest is lost, and only here.
+    for guest in &mut guests {
+        (0..100).for_each(|_| guest.shout("into a closed door"));
+    }
+    let other = Peer::greeted_at(&keeper.socket());
+    for _ in 0..5 {
+        let ports: Vec<_> = (0..10).map(|_| other.open()).collect();
+        ports.into_iter().for_each(|port| other.close(port));
+    }
+    // What it is told waits for it.
+    lab.srv.ip("link delete wstap9");
+    wait_until("nine have their ports", || lab.ports() == 9);
+    drop(other);
+    keeper.signal_front_end(Signal::SIGCONT);
+    assert_eq!(guests.pop().expect("ten guests").close_code(), 1011);
+    reach_each_other(&mut guests, "we are back");
+    guests.iter_mut().for_each(|guest| guest.ping_gateway(56));
     drop(guests);
     wait_until("all ports are gone", || lab.ports() == 0);
     keeper.stop();
