@@ -6,11 +6,9 @@
 mod closer;
 pub mod dispatch;
 mod firewall;
-mod inspect;
 mod link;
 mod network;
 mod privileges;
-mod resolver;
 mod server;
 pub mod slots;
 pub mod startup;

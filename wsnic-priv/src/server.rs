@@ -4,8 +4,8 @@
 
 use crate::closer::Deletion;
 use crate::dispatch::{Action, Misuse, State, Welcome};
-use crate::link::{Link, Links, PORT_GROUP, port_name, port_of};
-use crate::network::{BRIDGE, Network};
+use crate::link::{BRIDGE, Link, Links, PORT_GROUP, port_name, port_of};
+use crate::network::Network;
 use crate::slots::{ConnectionId, Slots};
 use crate::{closer, link, sysctl, tap};
 use futures_util::StreamExt;
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::LocalSet;
-use tokio::time::timeout;
+use tokio::time::timeout_at;
 use wsnic_os::notify::Notifier;
 use wsnic_os::packet::{PacketListener, PacketSocket};
 use wsnic_proto::codec::{self, CodecError};
@@ -235,19 +235,15 @@ impl Helper {
 
     /// Serves one connection to its end.
     async fn talk(&self, id: ConnectionId, socket: &PacketSocket) -> End {
-        let hello = async {
-            while self.state.borrow().is_silent(id) {
-                self.one_request(id, socket).await?;
-            }
-            Ok(())
-        };
-        match timeout(HELLO_LIMIT, hello).await {
-            Ok(Ok(())) => {}
-            Ok(Err(end)) => return end,
-            Err(_) => return End::NoHelloInTime,
-        }
+        let deadline = tokio::time::Instant::now() + HELLO_LIMIT;
         loop {
-            if let Err(end) = self.one_request(id, socket).await {
+            let served = self.one_request(id, socket);
+            let is_silent = self.state.borrow().is_silent(id);
+            let served = match is_silent {
+                true => timeout_at(deadline, served).await.unwrap_or(Err(End::NoHelloInTime)),
+                false => served.await,
+            };
+            if let Err(end) = served {
                 return end;
             }
         }

@@ -1,17 +1,15 @@
 //! From the command line to a helper that serves, and the end of it.
 
-use crate::inspect::{self, Finding, Level};
 use crate::link::Links;
 use crate::network::{Network, NetworkError};
 use crate::privileges;
 use crate::server::{self, Kept};
-use clap::{Arg, ArgAction, Command};
+use clap::{Arg, Command};
 use nix::unistd::{Uid, User};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use wsnic_os::config::{self, LoadError, Loaded};
-use wsnic_os::log::say;
 use wsnic_os::notify::{self, Notifier};
 use wsnic_os::{inherited, log, packet, parent};
 use wsnic_proto::Settings;
@@ -73,9 +71,6 @@ fn run() -> Result<ExitCode, StartError> {
         .enable_all()
         .build()
         .map_err(system("start the runtime"))?;
-    if loaded.matches.get_flag("check") {
-        return runtime.block_on(check(&loaded.settings));
-    }
     runtime.block_on(serve(loaded)).map(|()| ExitCode::SUCCESS)
 }
 
@@ -89,12 +84,6 @@ fn command() -> Command {
                 .value_name("PATH")
                 .value_parser(clap::value_parser!(PathBuf))
                 .help("Where the front-end connects, instead of the option helper_socket"),
-        )
-        .arg(
-            Arg::new("check")
-                .long("check")
-                .action(ArgAction::SetTrue)
-                .help("Say what in this machine stands in the way, change nothing"),
         )
         .arg(parent::argument())
 }
@@ -146,21 +135,4 @@ fn front_end_users(settings: &Settings) -> Vec<Uid> {
     let name = settings.user.as_deref().unwrap_or(FRONT_END_USER);
     let front_end = User::from_name(name).ok().flatten().map(|user| user.uid);
     [Uid::from_raw(0), Uid::effective()].into_iter().chain(front_end).collect()
-}
-
-/// Prints every finding; the exit status says whether wsnic would start.
-async fn check(settings: &Settings) -> Result<ExitCode, StartError> {
-    let links = Links::connect().map_err(system("open a netlink socket"))?;
-    let mut findings =
-        inspect::network(settings, &links).await.map_err(system("look at the interfaces"))?;
-    findings.extend(inspect::host_firewall(settings, &links).await);
-    for Finding { level, what, remedy } in &findings {
-        match level {
-            Level::Good => say(format_args!("ok       {what}")),
-            Level::Warning => say(format_args!("warning  {what}\n         {remedy}")),
-            Level::Problem => say(format_args!("problem  {what}\n         {remedy}")),
-        }
-    }
-    let fit = findings.iter().all(|finding| finding.level != Level::Problem);
-    Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,6 +1,7 @@
 //! `wsnic run`: helper first, then front-end; both watched; both ended in order.
 
 use crate::child::{self, Program, Store};
+use crate::host_firewall::Watch;
 use std::fmt::Write as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -128,6 +129,8 @@ async fn keep_running(
     while !helper.was_ready {
         helper.step().await?;
     }
+    let mut watch = Watch::new(settings).map_err(system("look at the host's firewall"))?;
+    Watch::next(&mut watch).await;
     front_end.spawn().map_err(system("start a program"))?;
     let mut announced = false;
     loop {
@@ -138,6 +141,7 @@ async fn keep_running(
         tokio::select! {
             stepped = helper.step() => stepped?,
             stepped = front_end.step() => stepped?,
+            () = Watch::next(&mut watch), if watch.is_some() => {}
         }
     }
 }

@@ -16,15 +16,14 @@
 //! many are never answered.
 
 use super::Policy;
-use super::nft::{Batch, Family, HookPoint, Table};
-use super::rule::{Rule, Transport};
 use std::net::Ipv4Addr;
+use wsnic_nft::{Batch, Family, HookPoint, Rule, Table, Transport};
 use wsnic_proto::Cidr;
 use wsnic_proto::settings::GuestAccess;
 
 /// Its table.
 pub(super) fn table() -> Table {
-    Table::new(Family::Inet, "wsnic_guard")
+    Table::new(Family::INET, "wsnic_guard")
 }
 
 /// Adds chains and rules to the table, which the same batch has made.
