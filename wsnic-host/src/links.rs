@@ -5,7 +5,9 @@
 
 use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_route::address::AddressAttribute;
-use netlink_packet_route::link::{AfSpecInet, AfSpecUnspec, LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use std::io;
@@ -48,6 +50,10 @@ pub struct Link {
     pub forwarding: bool,
     /// Whether it is up and has a carrier (IFF_RUNNING).
     pub running: bool,
+    /// IFLA_ADDRESS.
+    pub address: Vec<u8>,
+    /// Of a TUN or TAP: IFLA_TUN_… of IFLA_INFO_DATA.
+    pub tun: Vec<InfoTun>,
 }
 
 /// A connection to rtnetlink.
@@ -158,6 +164,14 @@ pub fn describe(message: LinkMessage) -> Link {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::IfAlias(alias) => link.alias = alias,
             LinkAttribute::Group(group) => link.group = group,
+            LinkAttribute::Address(address) => link.address = address,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Data(InfoData::Tun(tun)) = info {
+                        link.tun = tun;
+                    }
+                }
+            }
             LinkAttribute::AfSpecUnspec(specs) => {
                 link.forwarding = specs.iter().any(|spec| match spec {
                     AfSpecUnspec::Inet(confs) => confs.iter().any(

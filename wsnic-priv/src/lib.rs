@@ -14,3 +14,4 @@ pub mod slots;
 pub mod startup;
 mod sysctl;
 mod tap;
+mod tripwire;

@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt};
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::link::{
     AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge,
-    LinkAttribute,
+    LinkAttribute, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, MulticastGroup};
@@ -67,7 +67,7 @@ impl Links {
         self.set(LinkUnspec::new_with_index(link.index).up()).await
     }
 
-    /// Turns a new TAP into a port: marked, noted, sized, on the bridge, up. Returns its index.
+    /// Turns a new TAP into a port: marked, noted, sized, on the bridge, up. Returns how it was made.
     ///
     /// # Errors
     /// What the kernel says; `EXFULL` when the bridge is full.
@@ -77,11 +77,10 @@ impl Links {
         bridge: u32,
         mtu: u16,
         alias: &str,
-    ) -> io::Result<u32> {
+    ) -> io::Result<Link> {
         let mut links = std::pin::pin!(self.0.0.link().get().match_name(name).execute());
-        let link = links.next().await.ok_or_else(no_device)?.map_err(io_error)?;
-        let index = link.header.index;
-        let marks = LinkUnspec::new_with_index(index)
+        let link = describe(links.next().await.ok_or_else(no_device)?.map_err(io_error)?);
+        let marks = LinkUnspec::new_with_index(link.index)
             .link_group(PORT_GROUP)
             .alias(alias)
             .mtu(u32::from(mtu))
@@ -89,8 +88,8 @@ impl Links {
             .append_extra_attribute(without_ipv6_address());
         self.set(marks).await?;
         // In a second message: within one, the kernel brings the link up before it looks at IPv6.
-        self.set(LinkUnspec::new_with_index(index).controller(bridge).up()).await?;
-        Ok(index)
+        self.set(LinkUnspec::new_with_index(link.index).controller(bridge).up()).await?;
+        Ok(link)
     }
 
     /// Deletes these interfaces, which have [`PORT_GROUP`], by one message; one that is gone already
@@ -133,21 +132,32 @@ impl Links {
     }
 }
 
-/// Interfaces as they vanish, whoever deleted them.
-pub fn vanished() -> io::Result<impl Stream<Item = Link> + Unpin> {
+/// What happens to an interface, whoever does it.
+pub enum Event {
+    /// It is new, or something about it has changed.
+    Changed(Link),
+    /// It has vanished.
+    Gone(Link),
+}
+
+/// What happens to interfaces.
+pub fn events() -> io::Result<impl Stream<Item = Event> + Unpin> {
     let (connection, _, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
     tokio::spawn(connection);
-    Ok(Box::pin(messages.filter_map(async |(message, _): (NetlinkMessage<_>, _)| {
-        match message.payload {
-            // One of family AF_BRIDGE only says that an interface has left its bridge.
-            NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link))
-                if link.header.interface_family == AddressFamily::Unspec =>
-            {
-                Some(describe(link))
-            }
-            _ => None,
+    // Messages of family AF_BRIDGE tell of an interface's place on its bridge only.
+    let whole = |link: LinkMessage| {
+        (link.header.interface_family == AddressFamily::Unspec).then(|| describe(link))
+    };
+    let event = move |message: NetlinkMessage<_>| match message.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
+            whole(link).map(Event::Changed)
         }
-    })))
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
+            whole(link).map(Event::Gone)
+        }
+        _ => None,
+    };
+    Ok(messages.filter_map(move |(message, _)| std::future::ready(event(message))))
 }
 
 /// No link-local address, hence no IPv6 frame of the host's own towards guests.

@@ -4,10 +4,10 @@
 
 use crate::closer::Deletion;
 use crate::dispatch::{Action, Misuse, State, Welcome};
-use crate::link::{BRIDGE, Link, Links, PORT_GROUP, port_name, port_of};
+use crate::link::{BRIDGE, Event, Link, Links, PORT_GROUP, port_name, port_of};
 use crate::network::Network;
 use crate::slots::{ConnectionId, Slots};
-use crate::{closer, link, sysctl, tap};
+use crate::{closer, link, sysctl, tap, tripwire};
 use futures_util::StreamExt;
 use nix::unistd::Uid;
 use std::cell::{Cell, RefCell};
@@ -58,6 +58,8 @@ enum End {
 struct Helper {
     state: RefCell<State>,
     sockets: RefCell<HashMap<ConnectionId, Rc<PacketSocket>>>,
+    /// Each port's TAP as it was made, or as a helper that died left it.
+    taps: RefCell<HashMap<PortId, Link>>,
     links: Links,
     /// Index of the bridge; changes when the bridge has to be made again.
     bridge: Cell<u32>,
@@ -109,7 +111,7 @@ pub async fn serve(
     notifier: Notifier,
 ) -> io::Result<()> {
     let (order, mut deleted) = closer::start()?;
-    let mut vanished = link::vanished()?;
+    let mut events = link::events()?;
     let (mut terminate, mut interrupt) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let listener = PacketListener::new(listener)?;
@@ -125,6 +127,7 @@ pub async fn serve(
     let helper = Rc::new(Helper {
         state: RefCell::new(State::new(slots, welcome)),
         sockets: RefCell::default(),
+        taps: RefCell::default(),
         links: Links::connect()?,
         bridge: Cell::new(network.bridge()),
         mtu: settings.network.mtu,
@@ -151,16 +154,16 @@ pub async fn serve(
                         }
                     },
                     Some(deletion) = deleted.recv() => helper.deleted(deletion),
-                    Some(gone) = vanished.next() => {
-                        if gone.name == BRIDGE && gone.index == helper.bridge.get() {
+                    Some(event) = events.next() => match event {
+                        Event::Gone(link) if link.name == BRIDGE && link.index == helper.bridge.get() => {
                             let ports = helper.state.borrow().slots.open_ports();
                             let noted = ports.into_iter().map(|(port, id, generation)| (port, note(id, generation)));
                             network.repair(&noted.collect::<Vec<_>>()).await;
                             helper.bridge.set(network.bridge());
-                        } else if let Some(port) = port_of(&gone.name) {
-                            helper.vanished(port, gone.index);
                         }
-                    }
+                        Event::Gone(link) => helper.vanished(&link),
+                        Event::Changed(link) => helper.changed(&link),
+                    },
                     _ = refresh.tick() => network.refresh().await,
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
@@ -196,7 +199,9 @@ impl Helper {
             let adopted = whose.is_some_and(|(id, generation)| {
                 self.state.borrow_mut().slots.adopt(id, port, generation, link.index)
             });
-            if !adopted {
+            if adopted {
+                self.taps.borrow_mut().insert(port, link);
+            } else {
                 self.state.borrow_mut().slots.condemn(port);
                 self.delete(Deletion { port, answer: None });
             }
@@ -267,8 +272,8 @@ impl Helper {
         Ok(())
     }
 
-    /// Makes the TAP of an opening slot; returns its fd and interface index.
-    async fn open(&self, port: PortId, note: &str) -> io::Result<(OwnedFd, u32)> {
+    /// Makes the TAP of an opening slot; returns its fd and how it is.
+    async fn open(&self, port: PortId, note: &str) -> io::Result<(OwnedFd, Link)> {
         let name = port_name(port);
         let fd = tap::create(&name)?;
         sysctl::disable_ipv6(&name);
@@ -296,12 +301,13 @@ impl Helper {
         req: RequestId,
         port: PortId,
         generation: Generation,
-        outcome: io::Result<(OwnedFd, u32)>,
+        outcome: io::Result<(OwnedFd, Link)>,
     ) -> io::Result<()> {
         let mut state = self.state.borrow_mut();
         match outcome {
             Ok((fd, link)) => {
-                state.slots.opened(port, link);
+                state.slots.opened(port, link.index);
+                self.taps.borrow_mut().insert(port, link);
                 let reply = Reply::Opened { req, port, generation, mtu: self.mtu, offloads: 0 };
                 socket.send(codec::encode_reply(&reply).as_bytes(), Some(fd.as_fd()))
             }
@@ -327,12 +333,29 @@ impl Helper {
         self.tell(id, &Reply::Done { req });
     }
 
-    fn vanished(&self, port: PortId, link: u32) {
-        let Some((id, generation)) = self.state.borrow_mut().slots.vanished(port, link) else {
+    fn vanished(&self, link: &Link) {
+        let Some(port) = port_of(&link.name) else { return };
+        let Some((id, generation)) = self.state.borrow_mut().slots.vanished(port, link.index)
+        else {
             return;
         };
-        tracing::warn!(port = port_name(port), "somebody deleted a TAP, its session ends");
+        tracing::warn!(port = link.name, "somebody deleted a TAP, its session ends");
         self.tell(id, &Reply::Revoked { port, generation, reason: RevokeReason::Deleted });
+    }
+
+    /// Hangs up on a front-end that changes a TAP of its own, which the real one cannot.
+    fn changed(&self, link: &Link) {
+        // Our mark is set when all that is compared stands: earlier messages show a TAP being made.
+        let Some(port) = port_of(&link.name).filter(|_| link.group == PORT_GROUP) else { return };
+        let taps = self.taps.borrow();
+        let changed = taps.get(&port).and_then(|made| tripwire::changed(made, link));
+        let holder = self.state.borrow().slots.holder(port);
+        let (Some(changed), Some(holder)) = (changed, holder) else { return };
+        let port = &link.name;
+        tracing::error!(port, changed, "a front-end has tampered with its TAP, hanging up on it");
+        if let Some(socket) = self.sockets.borrow().get(&holder) {
+            socket.shut_down();
+        }
     }
 
     fn drain(&self) {

@@ -164,6 +164,11 @@ impl Slots {
         })
     }
 
+    /// Who has the port open.
+    pub fn holder(&self, port: PortId) -> Option<ConnectionId> {
+        self.slots.get(port.0 as usize).and_then(|slot| slot.phase.holder())
+    }
+
     /// An interface vanished: its holder, to be told. None if that was our doing or an older one.
     pub fn vanished(&mut self, port: PortId, link: u32) -> Option<(ConnectionId, Generation)> {
         let slot = self.slot(port).filter(|slot| slot.link == link)?;
