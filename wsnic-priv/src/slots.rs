@@ -28,6 +28,16 @@ enum Phase {
     Closing,
 }
 
+impl Phase {
+    /// Who may close the port.
+    fn holder(self) -> Option<ConnectionId> {
+        match self {
+            Phase::Open(holder) | Phase::Revoked(holder) => Some(holder),
+            Phase::Free | Phase::Opening(_) | Phase::Closing => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     generation: Generation,
@@ -144,22 +154,24 @@ impl Slots {
         port: PortId,
         generation: Generation,
     ) -> Result<(), NotYours> {
-        let slot = self.slot(port).filter(|slot| slot.generation == generation).ok_or(NotYours)?;
-        match slot.phase {
-            Phase::Open(owner) | Phase::Revoked(owner) if owner == holder => {
-                slot.phase = Phase::Closing;
-                Ok(())
-            }
-            _ => Err(NotYours),
+        if !self.is_held(holder, port, generation) {
+            return Err(NotYours);
         }
+        self.slots[port.0 as usize].phase = Phase::Closing;
+        Ok(())
     }
 
     /// True if the port is open, `holder`'s, and in this generation.
     pub fn is_held(&self, holder: ConnectionId, port: PortId, generation: Generation) -> bool {
-        self.slots.get(port.0 as usize).is_some_and(|slot| {
-            slot.generation == generation
-                && matches!(slot.phase, Phase::Open(owner) | Phase::Revoked(owner) if owner == holder)
+        let slot = self.slots.get(port.0 as usize);
+        slot.is_some_and(|slot| {
+            slot.generation == generation && slot.phase.holder() == Some(holder)
         })
+    }
+
+    /// Who has the port open.
+    pub fn holder(&self, port: PortId) -> Option<ConnectionId> {
+        self.slots.get(port.0 as usize).and_then(|slot| slot.phase.holder())
     }
 
     /// An interface vanished: its holder, to be told. None if that was our doing or an older one.
@@ -203,14 +215,12 @@ impl Slots {
     pub fn abandon(&mut self, holder: ConnectionId) -> Vec<PortId> {
         let mut ports = Vec::new();
         for (index, slot) in (0..).zip(&mut self.slots) {
-            match slot.phase {
-                Phase::Open(owner) | Phase::Revoked(owner) if owner == holder => {
-                    slot.phase = Phase::Closing;
-                    ports.push(PortId(index));
-                }
+            if slot.phase.holder() == Some(holder) {
+                slot.phase = Phase::Closing;
+                ports.push(PortId(index));
+            } else if slot.phase == Phase::Opening(holder) {
                 // Whoever is making it finds out by `opened` and deletes it.
-                Phase::Opening(owner) if owner == holder => slot.phase = Phase::Closing,
-                _ => {}
+                slot.phase = Phase::Closing;
             }
         }
         ports
@@ -219,7 +229,7 @@ impl Slots {
     /// Ports in use by `holder`, and in all.
     pub fn count(&self, holder: ConnectionId) -> (u32, u32) {
         let held = self.slots.iter().filter(|slot| {
-            matches!(slot.phase, Phase::Opening(owner) | Phase::Open(owner) | Phase::Revoked(owner) if owner == holder)
+            slot.phase.holder() == Some(holder) || slot.phase == Phase::Opening(holder)
         });
         let in_all = self.slots.len() - self.free.len() - self.shelved.len();
         (u32::try_from(held.count()).unwrap_or(u32::MAX), u32::try_from(in_all).unwrap_or(u32::MAX))

@@ -1,6 +1,7 @@
 //! `wsnic run`: helper first, then front-end; both watched; both ended in order.
 
 use crate::child::{self, Program, Store};
+use crate::host_firewall::Watch;
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -157,6 +158,8 @@ async fn keep_running(
     while !helper.was_ready {
         helper.step().await?;
     }
+    let mut watch = Watch::new(&reload.settings).map_err(system("look at the host's firewall"))?;
+    Watch::next(&mut watch).await;
     front_end.spawn().map_err(system("start a program"))?;
     let mut announced = false;
     loop {
@@ -172,6 +175,7 @@ async fn keep_running(
                 Asked::Reload => reload.apply(helper, front_end),
                 Asked::Stop => return Ok(()),
             },
+            () = Watch::next(&mut watch), if watch.is_some() => {}
         }
     }
 }

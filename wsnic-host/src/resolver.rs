@@ -1,6 +1,6 @@
 //! Which name server answers for the gateway: read from the host's resolv.conf (resolv.conf(5)).
 //!
-//! Text in, decision out; only [`read`] touches files.
+//! Text in, decision out; only [`resolver`] touches files.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -17,7 +17,7 @@ const BEHIND_STUBS: [&str; 3] = [
 ///
 /// # Errors
 /// A sentence for the log.
-pub fn read() -> Result<Ipv4Addr, String> {
+pub fn resolver() -> Result<Ipv4Addr, String> {
     let text = std::fs::read_to_string(RESOLV_CONF)
         .map_err(|error| format!("{RESOLV_CONF} cannot be read: {error}"))?;
     choose(&text, || BEHIND_STUBS.iter().find_map(|path| std::fs::read_to_string(path).ok()))
