@@ -279,28 +279,7 @@ impl Network {
 
     /// One line for the log: what guests may reach.
     pub fn summary(&self) -> String {
-        if self.options.nat == Nat::Off {
-            return "guests reach each other and the gateway's ping, nothing else (no inet_iface)"
-                .to_owned();
-        }
-        let reach = match self.options.guest_access {
-            GuestAccess::Internet => {
-                "the Internet; not this host, private or link-local addresses, mail"
-            }
-            GuestAccess::Lan => {
-                "the Internet and private networks; not this host, link-local addresses, mail"
-            }
-            GuestAccess::All => "everything that this host reaches, and this host",
-        };
-        let dns = match self.policy.resolver {
-            Some(resolver) => format!("names by {resolver}"),
-            None => "NO NAMES".to_owned(),
-        };
-        let uplink = match self.policy.uplinks.as_slice() {
-            [] => "nothing yet, there is no default route".to_owned(),
-            uplinks => names(uplinks, ", "),
-        };
-        format!("guests reach {reach}; by {uplink}, {dns}")
+        self.options.summary(&self.policy.uplinks, self.policy.resolver)
     }
 
     /// Removes everything that was made; what fails is logged and the rest is still removed.

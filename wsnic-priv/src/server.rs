@@ -20,8 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::LocalSet;
 use tokio::time::timeout_at;
-use wsnic_os::config::LoadError;
-use wsnic_os::log::chain;
+use wsnic_os::config::{self, LoadError};
 use wsnic_os::notify::Notifier;
 use wsnic_os::packet::{PacketListener, PacketSocket};
 use wsnic_proto::codec::{self, CodecError};
@@ -110,8 +109,6 @@ pub struct Start {
     pub users: Vec<Uid>,
     /// Who supervises this process.
     pub notifier: Notifier,
-    /// The thread that deletes TAPs.
-    pub closer: Closer,
 }
 
 /// Serves until SIGTERM or SIGINT; on SIGHUP, `load` says what has changed.
@@ -121,10 +118,11 @@ pub struct Start {
 pub async fn serve(
     network: &mut Network,
     start: Start,
+    (order, mut deleted): Closer,
     mut settings: Settings,
     load: impl Fn() -> Result<Settings, LoadError>,
 ) -> io::Result<()> {
-    let Start { listener, kept, users, notifier, closer: (order, mut deleted) } = start;
+    let Start { listener, kept, users, notifier } = start;
     let mut events = link::events()?;
     let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate())?,
@@ -182,16 +180,8 @@ pub async fn serve(
                         Event::Gone(link) => helper.vanished(&link),
                         Event::Changed(link) => helper.changed(&link),
                     },
-                    _ = hangup.recv() => match load() {
-                        Ok(new) => {
-                            for option in settings.reload(&new) {
-                                tracing::warn!(option, "a change of this option takes effect at the next start");
-                            }
-                            network.reload(&settings).await;
-                        }
-                        Err(error) => {
-                            tracing::error!("not reloaded, going on as before: {}", chain(&error));
-                        }
+                    _ = hangup.recv() => if config::reload(&mut settings, &load) {
+                        network.reload(&settings).await;
                     },
                     never = &mut alive => match never {},
                     _ = refresh.tick() => network.refresh().await,

@@ -3,18 +3,17 @@
 use crate::closer::{self, Closer};
 use crate::link::Links;
 use crate::network::{Network, NetworkError};
-use crate::sandbox::{CloseError, Closed};
+use crate::sandbox::Closed;
 use crate::server::{self, Kept, Start};
 use clap::{Arg, Command};
 use nix::unistd::{Uid, User};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use wsnic_os::config::{self, LoadError, Loaded};
 use wsnic_os::janitor::Janitor;
 use wsnic_os::notify::{self, Notifier};
-use wsnic_os::sandbox::{probe, process};
+use wsnic_os::sandbox::{CloseError, probe, process};
 use wsnic_os::{inherited, log, packet, parent};
 use wsnic_proto::Settings;
 use wsnic_proto::cli::Verbosity;
@@ -73,7 +72,7 @@ fn run() -> Result<ExitCode, StartError> {
         .inspect_err(|_| log::init("wsnic-priv", Verbosity::Normal))?;
     log::init("wsnic-priv", loaded.verbosity);
     process::one_line_for_panics("wsnic-priv");
-    let opened = Opened::open(&loaded)?;
+    let opened = open(&loaded)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -104,52 +103,43 @@ fn command() -> Command {
         .arg(probe::argument())
 }
 
-/// Everything that needs to be opened or looked up as root.
-struct Opened {
-    listener: OwnedFd,
-    kept: Vec<Kept>,
-    users: Vec<Uid>,
-    notifier: Notifier,
-    /// For a socket that this process has made itself.
-    janitor: Option<Janitor>,
-}
-
-impl Opened {
-    fn open(loaded: &Loaded) -> Result<Opened, StartError> {
-        let Loaded { settings, matches, .. } = loaded;
-        let (mut kept, mut listener, mut notify) = (Vec::new(), None, None);
-        for (name, fd) in inherited::take() {
-            match Kept::new(&name, fd) {
-                Ok(connection) => kept.push(connection),
-                Err(fd) if name == notify::INHERITED_NAME => notify = Some(fd),
-                Err(fd) => listener = Some(fd),
-            }
+/// Opens and looks up what only root can; a janitor, for a socket that this process makes itself.
+fn open(loaded: &Loaded) -> Result<(Start, Option<Janitor>), StartError> {
+    let Loaded { settings, matches, .. } = loaded;
+    let (mut kept, mut listener, mut notify) = (Vec::new(), None, None);
+    for (name, fd) in inherited::take() {
+        match Kept::new(&name, fd) {
+            Ok(connection) => kept.push(connection),
+            Err(fd) if name == notify::INHERITED_NAME => notify = Some(fd),
+            Err(fd) => listener = Some(fd),
         }
-        let path = matches.get_one::<PathBuf>("socket").unwrap_or(&settings.helper_socket);
-        let (listener, janitor) = match listener {
-            Some(listener) => (listener, None),
-            None => {
-                let failed = |source| StartError::Socket { path: path.clone(), source };
-                let hired = Janitor::hire(path, || packet::listen(path)).map_err(failed)?;
-                (hired.0, Some(hired.1))
-            }
-        };
-        let notifier = Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?;
-        Ok(Opened { listener, kept, users: front_end_users(settings), notifier, janitor })
     }
+    let path = matches.get_one::<PathBuf>("socket").unwrap_or(&settings.helper_socket);
+    let (listener, janitor) = match listener {
+        Some(listener) => (listener, None),
+        None => {
+            let failed = |source| StartError::Socket { path: path.clone(), source };
+            let hired = Janitor::hire(path, || packet::listen(path)).map_err(failed)?;
+            (hired.0, Some(hired.1))
+        }
+    };
+    let notifier = Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?;
+    Ok((Start { listener, kept, users: front_end_users(settings), notifier }, janitor))
 }
 
-async fn serve(settings: Settings, opened: Opened, closer: Closer) -> Result<ExitCode, StartError> {
-    let Opened { listener, kept, users, notifier, janitor } = opened;
+async fn serve(
+    settings: Settings,
+    (start, janitor): (Start, Option<Janitor>),
+    closer: Closer,
+) -> Result<ExitCode, StartError> {
     let links = Links::connect().map_err(system("open a netlink socket"))?;
-    let mut network = Network::setup(&settings, links, !kept.is_empty()).await?;
+    let mut network = Network::setup(&settings, links, !start.kept.is_empty()).await?;
     tracing::info!("{}", network.summary());
-    let start = Start { listener, kept, users, notifier, closer };
     let load = || config::load(command(), std::env::args_os()).map(|loaded| loaded.settings);
-    let served = server::serve(&mut network, start, settings, load).await.map_err(system("serve"));
+    let served = server::serve(&mut network, start, closer, settings, load).await;
     network.teardown().await;
     drop(janitor);
-    served.map(|()| ExitCode::SUCCESS)
+    served.map(|()| ExitCode::SUCCESS).map_err(system("serve"))
 }
 
 /// Who may talk to the helper: root, the helper's own user, the front-end's user.

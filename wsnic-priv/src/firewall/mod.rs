@@ -17,6 +17,7 @@ mod open;
 #[cfg(test)]
 mod tests;
 
+use nix::libc::{EINVAL, EOPNOTSUPP};
 use std::net::Ipv4Addr;
 use wsnic_nft::{Batch, Netfilter, NftError, TableFlags, TableInfo};
 use wsnic_os::log::chain;
@@ -167,6 +168,9 @@ impl Firewall {
             self.policy = previous;
             return Err(error);
         }
+        if previous.host_firewall != policy.host_firewall {
+            open::close(&mut self.nf, &previous.bridge);
+        }
         Ok(self.open_host())
     }
 
@@ -297,6 +301,3 @@ const OWNERSHIP: [(TableFlags, TableFlags); 3] = [
     (TableFlags::OWNER, TableFlags::OWNER),
     (TableFlags::NONE, TableFlags::NONE),
 ];
-// asm-generic/errno.h
-const EINVAL: i32 = 22;
-const EOPNOTSUPP: i32 = 95;

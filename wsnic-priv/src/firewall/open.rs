@@ -5,6 +5,7 @@
 //! at its head, which leave again at the end. What those chains say is not looked at.
 
 use super::{guard, nat};
+use nix::libc::ENOENT;
 use wsnic_nft::{Batch, ChainInfo, Family, HookPoint, Netfilter, NftError, Rule, Table};
 use wsnic_proto::settings::InterfaceName;
 
@@ -93,6 +94,3 @@ fn is_foreign(chain: &ChainInfo) -> bool {
 fn mark(bridge: &InterfaceName) -> String {
     format!("wsnic {bridge}")
 }
-
-/// asm-generic/errno-base.h
-const ENOENT: i32 = 2;
