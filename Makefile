@@ -15,7 +15,7 @@ CARGO_DENY_VERSION := 0.20.2
 # "make run" works for any user who may use sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: run build test setup lint deny bench install install-files clean
+.PHONY: run build test setup lint deny fuzz bench install install-files clean
 
 # Defaults, and the Internet for guests by the interface of the default route.
 run: build
@@ -48,6 +48,7 @@ setup:
 lint:
 	@echo "== format"
 	@$(CARGO) fmt --all --check
+	@$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	@echo "== clippy"
 	@$(CARGO) clippy --locked --workspace --all-targets --all-features -- -D warnings
 
@@ -63,6 +64,11 @@ deny:
 	else \
 		echo "advisories: SKIPPED, the database of RustSec cannot be fetched from here"; \
 	fi
+
+# Every target for FUZZ_SECONDS, until the first finding; see docs/fuzzing.md.
+FUZZ_SECONDS ?= 60
+fuzz:
+	@CARGO_TARGET_DIR=$(TARGET)/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh
 
 bench: build
 	@echo "== measuring the release build (root; the machine should be idle)"

@@ -161,6 +161,10 @@ fn connect(srv: &Netns, inet: &Netns, lan: &Netns) {
     crate::wait_until("link-local addresses are there", || {
         srv.ip("-6 -o address show scope link").lines().count() == 2
     });
+    crate::wait_until("all addresses are in use", || {
+        let routes = srv.ip("-6 route show table local");
+        ["2a01:4f8:1::2", "fd00:50::1"].iter().all(|address| routes.contains(address))
+    });
 }
 
 fn populate(srv: &Netns, inet: &Netns, lan: &Netns) -> Vec<Service> {

@@ -22,6 +22,7 @@ mod raw_guest;
 mod server;
 pub mod services;
 mod snapshot;
+mod tampering;
 mod tap;
 pub mod v86;
 
@@ -36,6 +37,7 @@ pub use programs::{source_dir, target_dir, wsnic};
 pub use raw_guest::RawGuest;
 pub use server::{Server, open_files, resident_kib, run_wsnic};
 pub use snapshot::{Snapshot, processes};
+pub use tampering::Tampering;
 
 use std::time::{Duration, Instant};
 

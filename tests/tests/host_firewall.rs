@@ -1,7 +1,7 @@
 //! A host whose own firewall drops forwarded packets (docs/old-faults.md, fault 9).
 
 use std::process::Command;
-use wsnic_tests::{Lab, NativeGuest, Server, address};
+use wsnic_tests::{Lab, NativeGuest, Server, address, run_wsnic};
 
 const CONF: &str = "inet_iface = wan0\n";
 const OPEN: &str = "inet_iface = wan0\nhost_firewall = open\n";
@@ -128,6 +128,58 @@ fn after_a_crash_with_an_opened_firewall_the_next_stop_closes_it() {
     let server = Server::start(&lab, OPEN);
     assert!(reaches_web(&lab));
     server.stop();
+    lab.finish();
+}
+
+#[test]
+fn a_firewall_that_comes_later_is_named_too_and_only_once() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, CONF);
+    assert!(!server.log().contains("drops guests' packets"));
+    lab.srv.nft(REJECT);
+    server.wait_for_log("drops guests' packets");
+    // Another change of the rules, and time to look at it.
+    lab.srv.run("nft add table ip something");
+    lab.srv.run("iptables -P FORWARD DROP");
+    server.wait_for_log("(ip filter FORWARD) drops guests' packets");
+    let log = server.stop();
+    assert_eq!(log.matches("(inet filter forward) drops guests' packets").count(), 1, "{log}");
+    lab.srv.run("nft flush ruleset");
+    lab.finish();
+}
+
+#[test]
+fn a_firewall_that_comes_later_is_opened_too() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, OPEN);
+    lab.srv.nft(REJECT);
+    server.wait_for_log("opened inet filter forward for guests");
+    assert!(reaches_web(&lab), "{}", lab.srv.run("nft list ruleset"));
+    server.stop();
+    assert!(!lab.srv.nft_lists("wsnic"), "{}", lab.srv.run("nft list ruleset"));
+    lab.srv.run("nft flush ruleset");
+    lab.finish();
+}
+
+#[test]
+fn check_can_be_asked_for_the_host_firewall_alone() {
+    let mut lab = Lab::new();
+    lab.srv.nft(UFW);
+    lab.settle();
+    let check = |conf: &str| {
+        let file = lab.file("wsnic.conf");
+        std::fs::write(&file, conf).expect("a file in the lab's folder");
+        let path = file.to_str().expect("a temporary folder's name is text");
+        run_wsnic(&lab.srv, &["check", "--only-host-firewall", "-c", path])
+    };
+    let (status, text) = check(CONF);
+    assert!(status.success(), "what it finds is no failure: {text}");
+    assert!(text.contains("open it with: ufw route allow in on wsbr0"), "{text}");
+    assert!(text.lines().all(|line| !line.starts_with("ok")), "nothing else is looked at: {text}");
+    let (status, text) = check(OPEN);
+    assert!(status.success() && text.contains("wsnic opens it, as configured"), "{text}");
+    let (status, text) = check("inet_iface = a/b\n");
+    assert!(!status.success() && text.contains("a/b"), "{text}");
     lab.finish();
 }
 

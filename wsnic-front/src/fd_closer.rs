@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Barrier};
+use wsnic_os::thread;
 
 /// Where to drop TAP fds.
 #[derive(Debug, Clone)]
@@ -16,16 +16,7 @@ impl FdCloser {
     /// The system gives no thread.
     pub fn start() -> io::Result<FdCloser> {
         let (sender, receiver) = channel::<OwnedFd>();
-        let started = Arc::new(Barrier::new(2));
-        let begun = Arc::clone(&started);
-        std::thread::Builder::new().name("fd-closer".to_owned()).spawn(move || {
-            begun.wait();
-            for fd in receiver {
-                drop(fd);
-            }
-        })?;
-        // What a thread does before its first line is not allowed inside the sandbox.
-        started.wait();
+        thread::start("fd-closer", move || receiver.into_iter().for_each(drop))?;
         Ok(FdCloser(sender))
     }
 

@@ -7,27 +7,12 @@
 use crate::namespaces;
 use nix::libc;
 use nix::unistd::Uid;
-use wsnic_os::privileges::{self, Identity, PrivilegeError};
 use wsnic_os::sandbox::seccomp::{Allowed, Check};
-use wsnic_os::sandbox::{Parts, SandboxError, landlock, process};
+use wsnic_os::sandbox::{CloseError, Parts, Role, SandboxError, landlock, process};
 use wsnic_proto::Settings;
-use wsnic_proto::settings::Sandbox as Level;
 
-/// Who is tried, when the configuration names nobody.
-const USERS: [&str; 2] = ["wsnic", "nobody"];
 /// nobody and nogroup where there is no /etc/passwd, as in small containers.
 const NOBODY: u32 = 65534;
-
-/// Why the front-end could not be locked in.
-#[derive(Debug, thiserror::Error)]
-pub enum CloseError {
-    /// Root could not be given up.
-    #[error(transparent)]
-    Privileges(#[from] PrivilegeError),
-    /// A part is missing and required.
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-}
 
 /// The proof that this process is locked in as far as the option `sandbox` demands: only
 /// [`Closed::seal`] makes one.
@@ -48,18 +33,18 @@ impl Closed {
     /// The process must end: it may hold more than it should.
     pub fn enter(settings: &Settings, files: u64) -> Result<Closed, CloseError> {
         let mut parts = Parts::new(settings.sandbox);
+        let role = Role {
+            option: "user",
+            configured: settings.user.as_deref(),
+            users: &["wsnic", "nobody"],
+            nobody: NOBODY,
+            keep: &[],
+        };
         if Uid::effective().is_root() {
-            let user = Identity::choose("user", settings.user.as_deref(), &USERS, NOBODY)?;
             parts.add("a network of its own", namespaces::leave_network)?;
             parts.add("an empty root directory", namespaces::leave_files)?;
-            privileges::bound(&[])?;
-            // A container may withhold CAP_SETUID; then root is a name without a capability.
-            match settings.sandbox {
-                Level::Off => user.assume()?,
-                _ => drop(parts.add("a user other than root", || user.assume())?),
-            }
         }
-        privileges::keep(&[])?;
+        parts.give_up_root(&role, |_| Ok::<(), SandboxError>(()))?;
         parts.add("protection from core dumps", process::keep_secrets)?;
         parts.add("Landlock", || landlock::restrict(&[]))?;
         Ok(Closed { parts, files })

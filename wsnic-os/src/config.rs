@@ -90,6 +90,22 @@ pub fn load(
     Ok(Loaded { settings, warnings, file, verbosity: line.verbosity, matches })
 }
 
+/// Reads the configuration again and takes from it what can change while wsnic runs; says in the log
+/// what cannot, or what is wrong in it. False: it is wrong, and nothing was taken.
+pub fn reload(settings: &mut Settings, load: impl FnOnce() -> Result<Settings, LoadError>) -> bool {
+    let new = match load() {
+        Ok(new) => new,
+        Err(error) => {
+            tracing::error!("not reloaded, going on as before: {}", crate::log::chain(&error));
+            return false;
+        }
+    };
+    for option in settings.reload(&new) {
+        tracing::warn!(option, "a change of this option takes effect at the next start");
+    }
+    true
+}
+
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     if path == Path::new("-") {

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::libc;
 use std::env;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::parent_id;
@@ -9,7 +10,10 @@ use std::os::unix::process::parent_id;
 /// The first inherited fd (SD_LISTEN_FDS_START).
 const FIRST: RawFd = 3;
 
-/// The inherited sockets with their names, in order; to be called once, before threads are started.
+/// The inherited sockets with their names, in order. Everything else that was open is closed: what a
+/// careless parent has left open must not get into a sandbox.
+///
+/// To be called once, before threads are started and before this process opens anything for good.
 pub fn take() -> Vec<(String, OwnedFd)> {
     let variable = |name| env::var(name).ok();
     let names_us = |name, pid: u32| variable(name).and_then(|text| text.parse().ok()) == Some(pid);
@@ -20,9 +24,11 @@ pub fn take() -> Vec<(String, OwnedFd)> {
         || names_us("LISTEN_PPID", parent_id())
         || unseen;
     let count: RawFd = variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
-    if !for_us {
-        return Vec::new();
-    }
+    let count = if for_us { count.max(0) } else { 0 };
+    let others = FIRST.saturating_add(count).cast_unsigned();
+    // SAFETY: by the promise above no object of this process owns one of these fds. A kernel before
+    // 5.9 does not know the call, and they stay.
+    unsafe { libc::close_range(others, libc::c_uint::MAX, 0) };
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':').map(str::to_owned);
     (FIRST..FIRST.saturating_add(count))

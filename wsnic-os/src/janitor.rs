@@ -40,9 +40,9 @@ impl Janitor {
             ForkResult::Parent { child } => {
                 let janitor = Janitor { alive: Some(alive), pid: child };
                 let made = make()?;
-                // Without this number nothing is removed.
-                let number = fs::symlink_metadata(path)?.ino().to_ne_bytes();
-                janitor.alive.as_ref().map_or(Ok(0), |alive| write(alive, &number))?;
+                // Without this nothing is removed.
+                let identity = identity(path)?;
+                janitor.alive.as_ref().map_or(Ok(0), |alive| write(alive, &identity))?;
                 Ok((made, janitor))
             }
             ForkResult::Child => {
@@ -63,7 +63,18 @@ impl Drop for Janitor {
     }
 }
 
-/// In the child: reads the file's number, then waits for the end. Whatever cannot be had of the
+/// Tells a file from another that comes in its place, even with the same number: inode, time of the
+/// last change of its content, which sockets do not have.
+fn identity(path: &Path) -> io::Result<[u8; 24]> {
+    let found = fs::symlink_metadata(path)?;
+    let mut identity = [0; 24];
+    identity[..8].copy_from_slice(&found.ino().to_ne_bytes());
+    identity[8..16].copy_from_slice(&found.mtime().to_ne_bytes());
+    identity[16..].copy_from_slice(&found.mtime_nsec().to_ne_bytes());
+    Ok(identity)
+}
+
+/// In the child: reads the file's identity, then waits for the end. Whatever cannot be had of the
 /// sandbox, the file has to go.
 fn wait_and_remove(mut told: File, path: &Path) {
     let _ = prctl::set_name(c"janitor");
@@ -79,14 +90,14 @@ fn wait_and_remove(mut told: File, path: &Path) {
         libc::SYS_unlink,
     ];
     let _ = Allowed::base().calls(&calls).enforce();
-    let mut number = [0; 8];
-    if told.read_exact(&mut number).is_err() {
+    let mut told_identity = [0; 24];
+    if told.read_exact(&mut told_identity).is_err() {
         return;
     }
     // Nothing more is ever written: this returns when the parent has gone.
     let _ = told.read_exact(&mut [0]);
     // Another that has come in its place is not ours.
-    if fs::symlink_metadata(path).is_ok_and(|found| found.ino().to_ne_bytes() == number) {
+    if identity(path).is_ok_and(|found| found == told_identity) {
         let _ = fs::remove_file(path);
     }
 }

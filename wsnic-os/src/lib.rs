@@ -4,7 +4,8 @@
 //! [`janitor`] removes a socket's file at the end,
 //! [`log`] writes to standard error, [`notify`] tells whoever supervises the process that it is
 //! ready, [`packet`] moves the helper protocol's packets and the fds that travel with them, [`watch`]
-//! lets the runtime wait for an fd, [`privileges`] and [`sandbox`] lock the process in.
+//! lets the runtime wait for an fd, [`privileges`] and [`sandbox`] lock the process in,
+//! [`thread`] starts a thread that goes in with it.
 
 pub mod config;
 pub mod inherited;
@@ -15,4 +16,5 @@ pub mod packet;
 pub mod parent;
 pub mod privileges;
 pub mod sandbox;
+pub mod thread;
 pub mod watch;

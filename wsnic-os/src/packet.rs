@@ -235,7 +235,11 @@ pub fn listen(path: &Path) -> io::Result<OwnedFd> {
                     "another helper listens there",
                 ));
             }
-            Err(_) => std::fs::remove_file(path)?,
+            Err(_) => match std::fs::remove_file(path) {
+                // Whoever was to remove it has done so just now.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            },
         },
         Err(_) => {}
     }

@@ -138,3 +138,52 @@ pub fn keep(wanted: &[Capability]) -> Result<(), PrivilegeError> {
     caps::set(None, CapSet::Permitted, &left)?;
     prctl::set_no_new_privs().map_err(system("set no_new_privs"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs `test` in a thread, which alone loses its privileges.
+    fn in_a_thread(test: impl FnOnce() + Send) {
+        assert!(Uid::effective().is_root(), "this test gives up root: run it as root");
+        std::thread::scope(|scope| scope.spawn(test).join().unwrap());
+    }
+
+    #[test]
+    fn nothing_but_what_is_kept_can_come_back() {
+        in_a_thread(|| {
+            let kept = CapsHashSet::from([Capability::CAP_NET_ADMIN]);
+            bound(&[Capability::CAP_NET_ADMIN]).unwrap();
+            keep(&[Capability::CAP_NET_ADMIN]).unwrap();
+            for set in [CapSet::Effective, CapSet::Permitted, CapSet::Bounding] {
+                assert_eq!(caps::read(None, set).unwrap(), kept, "{set:?}");
+            }
+            for set in [CapSet::Inheritable, CapSet::Ambient] {
+                assert_eq!(caps::read(None, set).unwrap(), CapsHashSet::new(), "{set:?}");
+            }
+            assert!(caps::raise(None, CapSet::Effective, Capability::CAP_SYS_ADMIN).is_err());
+        });
+    }
+
+    #[test]
+    fn the_securebits_are_set_and_locked() {
+        in_a_thread(|| {
+            bound(&[Capability::CAP_NET_ADMIN]).unwrap();
+            // SAFETY: takes and returns numbers only.
+            let bits = unsafe { libc::prctl(libc::PR_GET_SECUREBITS, 0, 0, 0, 0) };
+            assert_eq!(bits, 0b1110_1111);
+            // SAFETY: as above.
+            let cleared = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, 0, 0, 0, 0) };
+            assert_eq!(cleared, -1, "the locks hold");
+        });
+    }
+
+    #[test]
+    fn root_and_strangers_are_no_users_to_become() {
+        let choose = |name| Identity::choose("user", name, &["nobody"], 7);
+        assert!(matches!(choose(Some("root")), Err(PrivilegeError::Root { .. })));
+        assert!(matches!(choose(Some("no-such-user")), Err(PrivilegeError::NoSuchUser { .. })));
+        assert_eq!(choose(None).unwrap().uid.as_raw(), 65534);
+        assert_eq!(Identity::choose("user", None, &["no-such-user"], 7).unwrap().uid.as_raw(), 7);
+    }
+}

@@ -2,13 +2,17 @@
 //!
 //! Each process puts up its parts in its own order, by [`Parts`]: what this kernel or container
 //! refuses is either an error or said once, as the option `sandbox` wants it. [`landlock`] closes the
-//! file system, [`seccomp`] the system calls, [`process`] the rest.
+//! file system, [`seccomp`] the system calls, [`process`] the rest; [`device`] and [`probe`] help.
 
+pub mod device;
 pub mod landlock;
 pub mod probe;
 pub mod process;
 pub mod seccomp;
 
+use crate::privileges::{self, Identity, PrivilegeError};
+use caps::Capability;
+use nix::unistd::Uid;
 use wsnic_proto::settings::Sandbox as Level;
 
 /// A part of the sandbox cannot be had.
@@ -19,6 +23,32 @@ use wsnic_proto::settings::Sandbox as Level;
 pub struct SandboxError {
     part: &'static str,
     source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// Why a process could not be locked in.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// Root could not be given up.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// A part is missing and required.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
+}
+
+/// Who a process becomes that is started as root.
+#[derive(Debug)]
+pub struct Role<'a> {
+    /// The option that names the user.
+    pub option: &'static str,
+    /// The user that it names.
+    pub configured: Option<&'a str>,
+    /// Who is tried otherwise.
+    pub users: &'a [&'a str],
+    /// The number of user and group if there is none of them.
+    pub nobody: u32,
+    /// Capabilities that are kept.
+    pub keep: &'a [Capability],
 }
 
 /// The parts of one process's sandbox, one after the other.
@@ -46,12 +76,46 @@ impl Parts {
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if self.level == Level::Off {
-            return Ok(None);
+        if self.level == Level::Off { Ok(None) } else { self.note(part, attempt()) }
+    }
+
+    /// Becomes the user of `role`, after `prepare`, with its capabilities and no other, for good.
+    ///
+    /// Where that is refused (a container may withhold CAP_SETUID), or `prepare` fails, root is a
+    /// name without other capabilities; the part is missing.
+    ///
+    /// # Errors
+    /// The process must end: it may hold more than it should.
+    pub fn give_up_root<E>(
+        &mut self,
+        role: &Role<'_>,
+        prepare: impl FnOnce(Identity) -> Result<(), E>,
+    ) -> Result<(), CloseError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        if Uid::effective().is_root() {
+            let user = Identity::choose(role.option, role.configured, role.users, role.nobody)?;
+            let prepared = prepare(user).map_err(Into::into);
+            privileges::bound(role.keep)?;
+            let became = prepared.and_then(|()| Ok(user.assume()?));
+            self.note("a user other than root", became)?;
         }
-        match attempt().map_err(Into::into) {
+        Ok(privileges::keep(role.keep)?)
+    }
+
+    fn note<T, E>(
+        &mut self,
+        part: &'static str,
+        result: Result<T, E>,
+    ) -> Result<Option<T>, SandboxError>
+    where
+        E: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        match result.map_err(Into::into) {
             Ok(result) => Ok(Some(result)),
             Err(source) if self.level == Level::Require => Err(SandboxError { part, source }),
+            Err(_) if self.level == Level::Off => Ok(None),
             Err(source) => {
                 self.missing.push(format!("{part} ({})", crate::log::chain(&*source)));
                 Ok(None)

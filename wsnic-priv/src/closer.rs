@@ -5,9 +5,9 @@
 use crate::link::{Links, port_name};
 use crate::slots::ConnectionId;
 use std::io;
-use std::sync::{Arc, Barrier};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use wsnic_os::thread;
 use wsnic_proto::{PortId, RequestId};
 
 /// Pause before what the kernel refused is tried again.
@@ -33,14 +33,7 @@ pub fn start() -> io::Result<Closer> {
     let (order, orders) = unbounded_channel();
     let (done, deleted) = unbounded_channel();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let started = Arc::new(Barrier::new(2));
-    let begun = Arc::clone(&started);
-    std::thread::Builder::new().name("closer".to_owned()).spawn(move || {
-        begun.wait();
-        runtime.block_on(run(orders, &done));
-    })?;
-    // What a thread does before its first line is not allowed inside the sandbox.
-    started.wait();
+    thread::start("closer", move || runtime.block_on(run(orders, &done)))?;
     Ok((order, deleted))
 }
 

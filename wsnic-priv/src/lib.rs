@@ -6,13 +6,12 @@
 mod closer;
 pub mod dispatch;
 mod firewall;
-mod inspect;
 mod link;
 mod network;
-mod resolver;
 mod sandbox;
 mod server;
 pub mod slots;
 pub mod startup;
 mod sysctl;
 mod tap;
+mod tripwire;

@@ -5,25 +5,23 @@
 //! bridge. Whatever fails, what was done before it is undone.
 
 use crate::firewall::{Firewall, FirewallError, Note, Policy};
-use crate::inspect::{self, Finding, Level};
-use crate::link::{BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP, port_name};
-use crate::{resolver, sysctl};
+use crate::link::{BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP, port_name};
+use crate::sysctl;
 use std::io;
+use wsnic_host::resolver;
 use wsnic_os::log::chain;
 use wsnic_proto::settings::{
     DhcpService, GuestAccess, InterfaceName, Nat, Network as Options, Settings,
 };
 use wsnic_proto::{MacAddr, PortId};
 
-/// The bridge's name.
-pub const BRIDGE: &str = "wsbr0";
 /// Begins the note on the bridge: what it was made for, and which interfaces forward because of us.
 const ALIAS: &str = "wsnic";
 
 /// Why the network could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// The machine or the configuration stands in the way; each finding has been logged.
+    /// The machine or the configuration stands in the way.
     #[error("{0}")]
     Unfit(String),
     /// A netlink request failed.
@@ -53,7 +51,7 @@ pub struct Network {
     forwarding: Vec<InterfaceName>,
     /// Interfaces by which guests' packets come and go.
     ways: Vec<InterfaceName>,
-    /// How the host forwarded when that was last set right; see [`sysctl::routing`].
+    /// How the host forwarded when that was last set right; see [`wsnic_host::routing`].
     routing: String,
     bridge_mac: MacAddr,
     bridge: u32,
@@ -69,13 +67,17 @@ impl Network {
         links: Links,
         resume: bool,
     ) -> Result<Network, NetworkError> {
-        let findings =
-            inspect::network(settings, &links).await.map_err(link("look at the interfaces"))?;
-        report(&findings)?;
+        refuse_unfit(settings, &links).await?;
         let mut policy = policy(settings, &links).await;
-        policy.closed = left_forwarding(&links).await.map_err(link("look for the bridge"))?;
+        if let (true, None, Err(reason)) =
+            (settings.network.nat != Nat::Off, policy.resolver, resolver())
+        {
+            tracing::warn!("guests cannot resolve names: {reason}");
+        }
+        let old = links.find(BRIDGE).await.map_err(link("look for the bridge"))?;
+        policy.closed = old.as_ref().map(|bridge| forwarding_in(&bridge.alias)).unwrap_or_default();
         let (firewall, notes) = Firewall::install(&policy)?;
-        tell(&notes);
+        notes.iter().for_each(Note::tell);
         let mut network = Network {
             links,
             options: settings.network.clone(),
@@ -87,17 +89,28 @@ impl Network {
             bridge_mac: bridge_mac(),
             bridge: 0,
         };
-        if let Err(error) = network.build(resume).await {
+        if let Err(error) = network.build(old, resume).await {
             network.teardown().await;
             return Err(error);
         }
         Ok(network)
     }
 
-    async fn build(&mut self, resume: bool) -> Result<(), NetworkError> {
-        if !(resume && self.take_over().await?) {
-            self.remove_leftovers().await?;
-            self.add_bridge().await?;
+    async fn build(&mut self, old: Option<Link>, resume: bool) -> Result<(), NetworkError> {
+        let left = self.policy.closed.clone();
+        match old {
+            Some(old) if resume && old.alias.starts_with(&format!("{} ", self.purpose())) => {
+                self.forwarding = left;
+                self.bridge = old.index;
+            }
+            old => {
+                if old.is_some() {
+                    tracing::info!("removing the bridge that an earlier run left");
+                }
+                let removed = remove(&self.links, &left).await;
+                removed.map_err(link("remove what an earlier run left"))?;
+                self.add_bridge().await?;
+            }
         }
         self.forward().await
     }
@@ -105,36 +118,6 @@ impl Network {
     /// What the bridge is made for; a bridge with another note is not taken over.
     fn purpose(&self) -> String {
         format!("{ALIAS} {} {}", self.options.plan.subnet(), self.options.mtu)
-    }
-
-    /// True if the bridge is there and as it should be.
-    async fn take_over(&mut self) -> Result<bool, NetworkError> {
-        let bridge = self.links.find(BRIDGE).await.map_err(link("look for the bridge"))?;
-        let Some(bridge) = bridge.filter(|bridge| bridge.group == BRIDGE_GROUP) else {
-            return Ok(false);
-        };
-        if !bridge.alias.starts_with(&format!("{} ", self.purpose())) {
-            return Ok(false);
-        }
-        self.forwarding = forwarding_in(&bridge.alias);
-        self.bridge = bridge.index;
-        Ok(true)
-    }
-
-    async fn remove_leftovers(&mut self) -> Result<(), NetworkError> {
-        let action = "remove what an earlier run left";
-        for group in [PORT_GROUP, DYING_GROUP] {
-            self.links.delete_group(group).await.map_err(link(action))?;
-        }
-        let Some(old) = self.links.find(BRIDGE).await.map_err(link(action))? else { return Ok(()) };
-        tracing::info!("removing the bridge that an earlier run left");
-        for name in forwarding_in(&old.alias) {
-            // It may be gone, as on a laptop that was moved.
-            if let Err(error) = self.links.set_forwarding(name.as_str(), false).await {
-                tracing::debug!(%error, interface = %name, "cannot restore forwarding");
-            }
-        }
-        self.links.delete_group(BRIDGE_GROUP).await.map_err(link(action))
     }
 
     async fn add_bridge(&mut self) -> Result<(), NetworkError> {
@@ -166,7 +149,7 @@ impl Network {
         };
         let off: Vec<InterfaceName> = ways.iter().filter(|name| is_off(name)).cloned().collect();
         let mut policy = self.policy.clone();
-        if sysctl::forwards_everything() {
+        if wsnic_host::forwards_everything() {
             // The operator has made this host a router: that is not ours to narrow or to undo.
             policy.closed.clear();
         } else {
@@ -174,7 +157,7 @@ impl Network {
             policy.closed = self.forwarding.iter().chain(new).cloned().collect();
         }
         if policy != self.policy {
-            tell(&self.firewall.update(&policy)?);
+            self.firewall.update(&policy)?.iter().for_each(Note::tell);
             self.policy = policy;
         }
         // Written before the change, so that a run that is killed can be cleaned up by the next.
@@ -195,7 +178,7 @@ impl Network {
     }
 
     fn routing_now(&self) -> String {
-        sysctl::routing(self.ways.iter().map(InterfaceName::as_str).chain([BRIDGE]))
+        wsnic_host::routing(self.ways.iter().map(InterfaceName::as_str).chain([BRIDGE]))
     }
 
     /// The interfaces by which guests' packets may leave and answers come back.
@@ -228,15 +211,15 @@ impl Network {
         look_up(&self.options, &self.links, &mut policy).await;
         let moved = policy != self.policy;
         if moved {
-            let (uplink, resolver) = (names(&policy.uplinks, ", "), resolver_name(&policy));
-            tracing::info!(uplink, resolver, "the host's network has changed");
+            let (uplink, resolver) = (names(&policy.uplinks, ", "), policy.resolver);
+            tracing::info!(uplink, ?resolver, "the host's network has changed");
         }
         let notes = match moved {
             true => self.firewall.update(&policy),
             false => self.firewall.verify(),
         };
         match notes {
-            Ok(notes) => tell(&notes),
+            Ok(notes) => notes.iter().for_each(Note::tell),
             Err(error) => return tracing::error!("{}", chain(&error)),
         }
         self.policy = policy;
@@ -247,6 +230,20 @@ impl Network {
         if moved || rerouted {
             self.forward_or_say().await;
         }
+    }
+
+    /// Puts other rules for guests in force, as far as [`Settings::reload`] lets them change.
+    pub async fn reload(&mut self, settings: &Settings) {
+        let closed = self.policy.closed.clone();
+        let policy = Policy { closed, ..policy(settings, &self.links).await };
+        match self.firewall.update(&policy) {
+            Ok(notes) => notes.iter().for_each(Note::tell),
+            Err(error) => return tracing::error!("not reloaded: {}", chain(&error)),
+        }
+        self.policy = policy;
+        self.options = settings.network.clone();
+        self.forward_or_say().await;
+        tracing::info!("reloaded: {}", self.summary());
     }
 
     async fn forward_or_say(&mut self) {
@@ -299,48 +296,39 @@ impl Network {
 
     /// One line for the log: what guests may reach.
     pub fn summary(&self) -> String {
-        use wsnic_proto::settings::GuestAccess::{All, Internet, Lan};
-        if self.options.nat == Nat::Off {
-            return "guests reach each other and the gateway's ping, nothing else (no inet_iface)"
-                .to_owned();
-        }
-        let reach = match self.options.guest_access {
-            Internet => "the Internet; not this host, private or link-local addresses, mail",
-            Lan => "the Internet and private networks; not this host, link-local addresses, mail",
-            All => "everything that this host reaches, and this host",
-        };
-        let dns = match self.policy.resolver {
-            Some(resolver) => format!("names by {resolver}"),
-            None => "NO NAMES".to_owned(),
-        };
-        let uplink = match self.policy.uplinks.as_slice() {
-            [] => "nothing yet, there is no default route".to_owned(),
-            uplinks => names(uplinks, ", "),
-        };
-        format!("guests reach {reach}; by {uplink}, {dns}")
+        self.options.summary(&self.policy.uplinks, self.policy.resolver)
     }
 
     /// Removes everything that was made; what fails is logged and the rest is still removed.
     pub async fn teardown(self) {
-        let Network { links, firewall, forwarding, .. } = self;
-        for name in forwarding {
-            if let Err(error) = links.set_forwarding(name.as_str(), false).await {
-                tracing::warn!(%error, interface = %name, "cannot restore forwarding");
-            }
-        }
-        for group in [PORT_GROUP, DYING_GROUP, BRIDGE_GROUP] {
-            if let Err(error) = links.delete_group(group).await {
-                tracing::warn!(%error, "cannot remove interfaces");
-            }
-        }
-        for error in firewall.teardown() {
+        // What failed has been logged.
+        let _ = remove(&self.links, &self.forwarding).await;
+        for error in self.firewall.teardown() {
             tracing::warn!("{}", chain(&error));
         }
     }
 }
 
+/// Takes away what a run has made, all that can be; gives the last failure.
+async fn remove(links: &Links, forwarding: &[InterfaceName]) -> io::Result<()> {
+    for name in forwarding {
+        // It may be gone, as on a laptop that was moved.
+        if let Err(error) = links.set_forwarding(name.as_str(), false).await {
+            tracing::warn!(%error, interface = %name, "cannot restore forwarding");
+        }
+    }
+    let mut outcome = Ok(());
+    for group in [PORT_GROUP, DYING_GROUP, BRIDGE_GROUP] {
+        if let Err(error) = links.delete_group(group).await {
+            tracing::warn!(%error, "cannot remove interfaces");
+            outcome = Err(error);
+        }
+    }
+    outcome
+}
+
 /// What the firewall is to hold, on this host as it is at the moment.
-pub async fn policy(settings: &Settings, links: &Links) -> Policy {
+async fn policy(settings: &Settings, links: &Links) -> Policy {
     let mut policy = Policy {
         bridge: InterfaceName::new(BRIDGE).expect("the bridge's name is one that the kernel takes"),
         plan: settings.network.plan,
@@ -356,15 +344,6 @@ pub async fn policy(settings: &Settings, links: &Links) -> Policy {
     };
     look_up(&settings.network, links, &mut policy).await;
     policy
-}
-
-fn tell(notes: &[Note]) {
-    for note in notes {
-        match note {
-            Note::LeftoversReplaced { .. } | Note::Opened(_) => tracing::info!("{note}"),
-            _ => tracing::warn!("{note}"),
-        }
-    }
 }
 
 /// What the host is like at the moment: its way out and its resolver.
@@ -384,19 +363,20 @@ async fn look_up(options: &Options, links: &Links, policy: &mut Policy) {
     policy.resolver = match policy.nameservers.first() {
         _ if options.nat == Nat::Off => None,
         Some(server) => Some(*server),
-        None => resolver::read().ok(),
+        None => resolver().ok(),
     };
 }
 
-fn report(findings: &[Finding]) -> Result<(), NetworkError> {
-    for finding in findings.iter().filter(|finding| finding.level == Level::Warning) {
-        tracing::warn!("{finding}");
-    }
-    let problems: Vec<String> = findings
-        .iter()
-        .filter(|finding| finding.level == Level::Problem)
-        .map(ToString::to_string)
-        .collect();
+/// What would make the start fail, or harm what is there.
+async fn refuse_unfit(settings: &Settings, links: &Links) -> Result<(), NetworkError> {
+    let looking = link("look at the interfaces");
+    let network = &settings.network;
+    let mut problems: Vec<_> =
+        wsnic_host::privilege().into_iter().chain(wsnic_host::device()).collect();
+    problems.extend(wsnic_host::names(links).await.map_err(&looking)?);
+    problems.extend(wsnic_host::subnet(network.plan.subnet(), links).await.map_err(&looking)?);
+    problems.extend(wsnic_host::uplink(&network.nat, links).await.map_err(&looking)?.err());
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     if problems.is_empty() { Ok(()) } else { Err(NetworkError::Unfit(problems.join("; "))) }
 }
 
@@ -412,16 +392,7 @@ fn forwarding_in(note: &str) -> Vec<InterfaceName> {
     note.split_ascii_whitespace().skip(3).filter_map(InterfaceName::new).collect()
 }
 
-async fn left_forwarding(links: &Links) -> io::Result<Vec<InterfaceName>> {
-    let bridge = links.find(BRIDGE).await?.filter(|bridge| bridge.group == BRIDGE_GROUP);
-    Ok(bridge.map(|bridge| forwarding_in(&bridge.alias)).unwrap_or_default())
-}
-
 fn names(interfaces: &[InterfaceName], between: &str) -> String {
     let names: Vec<&str> = interfaces.iter().map(InterfaceName::as_str).collect();
     names.join(between)
-}
-
-fn resolver_name(policy: &Policy) -> String {
-    policy.resolver.map_or_else(|| "none".to_owned(), |resolver| resolver.to_string())
 }

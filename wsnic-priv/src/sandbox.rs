@@ -3,46 +3,20 @@
 //! Should leave: netlink, /dev/net/tun, settings below /proc/sys/net, reading configuration. Must not
 //! leave: root, another capability, another program, any other file to write.
 
-use nix::libc;
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use nix::unistd::{Uid, chown};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
-use wsnic_os::privileges::{self, Identity, PrivilegeError};
-use wsnic_os::sandbox::landlock::Use;
-use wsnic_os::sandbox::seccomp::{Allowed, Check};
-use wsnic_os::sandbox::{Parts, SandboxError, landlock, process};
-use wsnic_proto::Settings;
-use wsnic_proto::settings::Sandbox as Level;
-
 use crate::tap::{DEVICE, DEVICE_NUMBER, IOCTLS};
 use caps::Capability::CAP_NET_ADMIN;
+use nix::libc;
+use std::path::Path;
+use wsnic_os::sandbox::landlock::Use;
+use wsnic_os::sandbox::seccomp::{Allowed, Check};
+use wsnic_os::sandbox::{CloseError, Parts, Role, device, landlock, process};
+use wsnic_proto::Settings;
 
-/// Who is tried, when the configuration names nobody.
-const USERS: [&str; 1] = ["wsnic-priv"];
 /// A number that neither Debian nor systemd gives to anybody (Debian policy 9.2.2: 65000 to 65533
 /// reserved; systemd UIDS-GIDS: 65520 to 65533 unused), and not the front-end's.
 const NOBODY: u32 = 65523;
 /// Fds: eight front-ends, netlink, a TAP on its way, and room.
 const MAX_FDS: u64 = 256;
-
-/// Why the helper could not be locked in.
-#[derive(Debug, thiserror::Error)]
-pub enum CloseError {
-    /// Root could not be given up.
-    #[error(transparent)]
-    Privileges(#[from] PrivilegeError),
-    /// A part is missing and required.
-    #[error(transparent)]
-    Sandbox(#[from] SandboxError),
-}
-
-/// The user may not open /dev/net/tun, and cannot be given one.
-#[derive(Debug, thiserror::Error)]
-#[error("{DEVICE} is closed to other users (chmod 0666 {DEVICE} opens it)")]
-struct NoDevice(#[source] nix::Error);
 
 /// A helper that may still start threads.
 pub struct Closed(Parts);
@@ -54,35 +28,24 @@ impl Closed {
     /// The process must end: it may hold more than it should.
     pub fn enter(settings: &Settings, config: Option<&Path>) -> Result<Closed, CloseError> {
         let mut parts = Parts::new(settings.sandbox);
-        if Uid::effective().is_root() {
-            let user =
-                Identity::choose("helper_user", settings.helper_user.as_deref(), &USERS, NOBODY)?;
-            let device = match settings.sandbox {
-                Level::Off => None,
-                _ => parts.add("a user other than root", || open_device_to(user))?,
-            };
-            privileges::bound(&[CAP_NET_ADMIN])?;
-            if device.is_some() {
-                parts.add("a user other than root", || user.assume())?;
-            }
-        }
-        privileges::keep(&[CAP_NET_ADMIN])?;
+        let role = Role {
+            option: "helper_user",
+            configured: settings.helper_user.as_deref(),
+            users: &["wsnic-priv"],
+            nobody: NOBODY,
+            keep: &[CAP_NET_ADMIN],
+        };
+        let open_device = |user| device::open_to(user, Path::new(DEVICE), DEVICE_NUMBER);
+        parts.give_up_root(&role, open_device)?;
         parts.add("protection from core dumps", process::keep_secrets)?;
-        let mut files: Vec<(PathBuf, Use)> = vec![
-            (DEVICE.into(), Use::Device),
-            ("/proc/sys/net".into(), Use::Write),
-            // resolv.conf and what stands behind a stub, and the configuration.
-            ("/etc".into(), Use::Read),
-            ("/run".into(), Use::Read),
-        ];
-        for file in [Some(Path::new("/etc/resolv.conf")), config].into_iter().flatten() {
-            let file = file.canonicalize().ok();
-            files.extend(
-                file.iter().filter_map(|file| file.parent()).map(|dir| (dir.into(), Use::Read)),
-            );
-        }
-        let files: Vec<_> =
-            files.iter().map(|(path, allowed)| (path.as_path(), *allowed)).collect();
+        let named =
+            [Some(Path::new("/etc/resolv.conf")), config].map(|file| file?.canonicalize().ok());
+        // What /etc/resolv.conf is a link to, what stands behind a stub, and the configuration.
+        let read = named.iter().flatten().filter_map(|file| file.parent());
+        let read = read.chain([Path::new("/etc"), Path::new("/run")]).map(|dir| (dir, Use::Read));
+        let mut files: Vec<(&Path, Use)> = read.collect();
+        files.push((Path::new(DEVICE), Use::Device));
+        files.push((Path::new("/proc/sys/net"), Use::Write));
         parts.add("Landlock", || landlock::restrict(&files))?;
         Ok(Closed(parts))
     }
@@ -98,33 +61,6 @@ impl Closed {
         parts.report();
         Ok(())
     }
-}
-
-/// Where others than root may not open the device, `user` gets a node of its own, which nobody
-/// else sees.
-fn open_device_to(user: Identity) -> Result<(), NoDevice> {
-    let is_open = |meta: std::fs::Metadata| meta.mode() & 0o006 == 0o006;
-    // What is missing is found out, and said, by who looks at the machine.
-    if std::fs::metadata(DEVICE).map_or(true, is_open) {
-        return Ok(());
-    }
-    let make = || {
-        let none = None::<&str>;
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
-        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-        mount(
-            Some("wsnic"),
-            "/dev/net",
-            Some("tmpfs"),
-            flags,
-            Some("mode=0755,size=4k,nr_inodes=2"),
-        )?;
-        let (major, minor) = DEVICE_NUMBER;
-        mknod(DEVICE, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(major, minor))?;
-        chown(DEVICE, Some(user.uid), Some(user.gid))
-    };
-    make().map_err(NoDevice)
 }
 
 /// What serving needs: netlink and the front-end's socket, TAPs, reading files. No exec, clone or

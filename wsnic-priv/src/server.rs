@@ -4,10 +4,10 @@
 
 use crate::closer::{Closer, Deletion};
 use crate::dispatch::{Action, Misuse, State, Welcome};
-use crate::link::{Link, Links, PORT_GROUP, port_name, port_of};
-use crate::network::{BRIDGE, Network};
+use crate::link::{BRIDGE, Event, Link, Links, PORT_GROUP, port_name, port_of};
+use crate::network::Network;
 use crate::slots::{ConnectionId, Slots};
-use crate::{link, sysctl, tap};
+use crate::{link, sysctl, tap, tripwire};
 use futures_util::StreamExt;
 use nix::unistd::Uid;
 use std::cell::{Cell, RefCell};
@@ -19,11 +19,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::task::LocalSet;
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{MissedTickBehavior, timeout_at};
+use wsnic_os::config::{self, LoadError};
 use wsnic_os::notify::Notifier;
 use wsnic_os::packet::{PacketListener, PacketSocket};
 use wsnic_proto::codec::{self, CodecError};
-use wsnic_proto::{ErrorCode, Generation, PortId, Reply, RequestId, RevokeReason};
+use wsnic_proto::{ErrorCode, Generation, PortId, Reply, RequestId, RevokeReason, Settings};
 
 /// A peer that has not said hello by then is dropped.
 const HELLO_LIMIT: Duration = Duration::from_secs(2);
@@ -62,6 +63,8 @@ enum End {
 struct Helper {
     state: RefCell<State>,
     sockets: RefCell<HashMap<ConnectionId, Rc<PacketSocket>>>,
+    /// Each port's TAP as it was made, or as a helper that died left it.
+    taps: RefCell<HashMap<PortId, Link>>,
     links: Links,
     /// Index of the bridge; changes when the bridge has to be made again, 0 while that fails.
     bridge: Cell<u32>,
@@ -100,23 +103,36 @@ fn read_note(text: &str) -> Option<(ConnectionId, Generation)> {
     Some((ConnectionId(id.parse().ok()?), Generation(generation.parse().ok()?)))
 }
 
-/// Serves until SIGTERM or SIGINT; goes on with the connections that were `kept`.
+/// What a helper starts with.
+pub struct Start {
+    /// Where front-ends connect.
+    pub listener: OwnedFd,
+    /// Connections of a helper that died.
+    pub kept: Vec<Kept>,
+    /// Who may connect.
+    pub users: Vec<Uid>,
+    /// Who supervises this process.
+    pub notifier: Notifier,
+}
+
+/// Serves until SIGTERM or SIGINT; on SIGHUP, `load` says what has changed.
 ///
 /// # Errors
 /// The system gives no socket, thread or signal handler.
 pub async fn serve(
     network: &mut Network,
-    listener: OwnedFd,
-    kept: Vec<Kept>,
-    users: &[Uid],
-    settings: &wsnic_proto::Settings,
-    notifier: Notifier,
-    closer: Closer,
+    start: Start,
+    (order, mut deleted): Closer,
+    mut settings: Settings,
+    load: impl Fn() -> Result<Settings, LoadError>,
 ) -> io::Result<()> {
-    let (order, mut deleted) = closer;
-    let mut vanished = link::vanished()?;
-    let (mut terminate, mut interrupt) =
-        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let Start { listener, kept, users, notifier } = start;
+    let mut events = link::events()?;
+    let (mut terminate, mut interrupt, mut hangup) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
+    );
     let listener = PacketListener::new(listener)?;
     let welcome = Welcome {
         mtu: settings.network.mtu,
@@ -130,12 +146,14 @@ pub async fn serve(
     let helper = Rc::new(Helper {
         state: RefCell::new(State::new(slots, welcome)),
         sockets: RefCell::default(),
+        taps: RefCell::default(),
         links: Links::connect()?,
         bridge: Cell::new(network.bridge()),
         mtu: settings.network.mtu,
         closer: order,
         notifier,
     });
+    let mut alive = std::pin::pin!(helper.notifier.keep_alive());
     let tasks = LocalSet::new();
     let mut refresh = tokio::time::interval(REFRESH);
     let mut again = tokio::time::interval(REPAIR_PAUSE);
@@ -150,7 +168,7 @@ pub async fn serve(
                     accepted = listener.accept() => match accepted {
                         Ok((socket, peer)) => {
                             connections += 1;
-                            helper.accept(ConnectionId(connections), socket, Uid::from_raw(peer.uid()), users);
+                            helper.accept(ConnectionId(connections), socket, Uid::from_raw(peer.uid()), &users);
                         }
                         Err(error) => {
                             tracing::error!(%error, "cannot accept a front-end");
@@ -158,14 +176,18 @@ pub async fn serve(
                         }
                     },
                     Some(deletion) = deleted.recv() => helper.deleted(deletion),
-                    Some(gone) = vanished.next() => {
-                        if gone.name == BRIDGE && gone.index == helper.bridge.get() {
+                    Some(event) = events.next() => match event {
+                        Event::Gone(link) if link.name == BRIDGE && link.index == helper.bridge.get() => {
                             tracing::error!("somebody deleted the bridge {BRIDGE}, making it again");
                             helper.repair(network).await;
-                        } else if let Some(port) = port_of(&gone.name) {
-                            helper.vanished(port, gone.index);
                         }
-                    }
+                        Event::Gone(link) => helper.vanished(&link),
+                        Event::Changed(link) => helper.changed(&link),
+                    },
+                    _ = hangup.recv() => if config::reload(&mut settings, &load) {
+                        network.reload(&settings).await;
+                    },
+                    never = &mut alive => match never {},
                     _ = again.tick(), if network.bridge() == 0 => helper.repair(network).await,
                     _ = refresh.tick() => network.refresh().await,
                     _ = terminate.recv() => break,
@@ -202,7 +224,9 @@ impl Helper {
             let adopted = whose.is_some_and(|(id, generation)| {
                 self.state.borrow_mut().slots.adopt(id, port, generation, link.index)
             });
-            if !adopted {
+            if adopted {
+                self.taps.borrow_mut().insert(port, link);
+            } else {
                 self.state.borrow_mut().slots.condemn(port);
                 self.delete(Deletion { port, answer: None });
             }
@@ -243,19 +267,15 @@ impl Helper {
 
     /// Serves one connection to its end.
     async fn talk(&self, id: ConnectionId, socket: &PacketSocket) -> End {
-        let hello = async {
-            while self.state.borrow().is_silent(id) {
-                self.one_request(id, socket).await?;
-            }
-            Ok(())
-        };
-        match timeout(HELLO_LIMIT, hello).await {
-            Ok(Ok(())) => {}
-            Ok(Err(end)) => return end,
-            Err(_) => return End::NoHelloInTime,
-        }
+        let deadline = tokio::time::Instant::now() + HELLO_LIMIT;
         loop {
-            if let Err(end) = self.one_request(id, socket).await {
+            let served = self.one_request(id, socket);
+            let is_silent = self.state.borrow().is_silent(id);
+            let served = match is_silent {
+                true => timeout_at(deadline, served).await.unwrap_or(Err(End::NoHelloInTime)),
+                false => served.await,
+            };
+            if let Err(end) = served {
                 return end;
             }
         }
@@ -279,8 +299,8 @@ impl Helper {
         Ok(())
     }
 
-    /// Makes the TAP of an opening slot; returns its fd and interface index.
-    async fn open(&self, port: PortId, note: &str) -> io::Result<(OwnedFd, u32)> {
+    /// Makes the TAP of an opening slot; returns its fd and how it is.
+    async fn open(&self, port: PortId, note: &str) -> io::Result<(OwnedFd, Link)> {
         let name = port_name(port);
         let fd = tap::create(&name)?;
         sysctl::disable_ipv6(&name);
@@ -328,12 +348,13 @@ impl Helper {
         req: RequestId,
         port: PortId,
         generation: Generation,
-        outcome: io::Result<(OwnedFd, u32)>,
+        outcome: io::Result<(OwnedFd, Link)>,
     ) -> io::Result<()> {
         let mut state = self.state.borrow_mut();
         match outcome {
             Ok((fd, link)) => {
-                state.slots.opened(port, link);
+                state.slots.opened(port, link.index);
+                self.taps.borrow_mut().insert(port, link);
                 let reply = Reply::Opened { req, port, generation, mtu: self.mtu, offloads: 0 };
                 socket.send(codec::encode_reply(&reply).as_bytes(), Some(fd.as_fd()))
             }
@@ -359,12 +380,29 @@ impl Helper {
         self.tell(id, &Reply::Done { req });
     }
 
-    fn vanished(&self, port: PortId, link: u32) {
-        let Some((id, generation)) = self.state.borrow_mut().slots.vanished(port, link) else {
+    fn vanished(&self, link: &Link) {
+        let Some(port) = port_of(&link.name) else { return };
+        let Some((id, generation)) = self.state.borrow_mut().slots.vanished(port, link.index)
+        else {
             return;
         };
-        tracing::warn!(port = port_name(port), "somebody deleted a TAP, its session ends");
+        tracing::warn!(port = link.name, "somebody deleted a TAP, its session ends");
         self.tell(id, &Reply::Revoked { port, generation, reason: RevokeReason::Deleted });
+    }
+
+    /// Hangs up on a front-end that changes a TAP of its own, which the real one cannot.
+    fn changed(&self, link: &Link) {
+        // Our mark is set when all that is compared stands: earlier messages show a TAP being made.
+        let Some(port) = port_of(&link.name).filter(|_| link.group == PORT_GROUP) else { return };
+        let taps = self.taps.borrow();
+        let changed = taps.get(&port).and_then(|made| tripwire::changed(made, link));
+        let holder = self.state.borrow().slots.holder(port);
+        let (Some(changed), Some(holder)) = (changed, holder) else { return };
+        let port = &link.name;
+        tracing::error!(port, changed, "a front-end has tampered with its TAP, hanging up on it");
+        if let Some(socket) = self.sockets.borrow().get(&holder) {
+            socket.shut_down();
+        }
     }
 
     fn drain(&self) {

@@ -4,6 +4,7 @@
 //! Free → Opening → Open → (Revoked →) Closing → Free; only its holder can move it. Generations
 //! begin at a number of the caller's, so that a restarted helper does not repeat old ones.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use wsnic_proto::{ErrorCode, Generation, PortId};
 
@@ -27,6 +28,16 @@ enum Phase {
     Closing,
 }
 
+impl Phase {
+    /// Who may close the port.
+    fn holder(self) -> Option<ConnectionId> {
+        match self {
+            Phase::Open(holder) | Phase::Revoked(holder) => Some(holder),
+            Phase::Free | Phase::Opening(_) | Phase::Closing => None,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Slot {
     generation: Generation,
@@ -41,6 +52,8 @@ pub struct Slots {
     slots: Vec<Slot>,
     /// Slots that are free, the lowest last, so that names stay low.
     free: Vec<u32>,
+    /// Free slots whose TAP could not be made, the one that failed longest ago first.
+    shelved: VecDeque<u32>,
     tokens: f64,
     refilled: Instant,
 }
@@ -56,6 +69,7 @@ impl Slots {
         Slots {
             slots: vec![slot; max_ports as usize],
             free: (0..max_ports).rev().collect(),
+            shelved: VecDeque::new(),
             tokens: Slots::bucket(max_ports),
             refilled: now,
         }
@@ -86,7 +100,8 @@ impl Slots {
         if self.tokens < 1.0 {
             return Err(ErrorCode::TooFast);
         }
-        let index = self.free.pop().ok_or(ErrorCode::NoPortFree)?;
+        let index = self.free.pop().or_else(|| self.shelved.pop_front());
+        let index = index.ok_or(ErrorCode::NoPortFree)?;
         self.tokens -= 1.0;
         let slot = &mut self.slots[index as usize];
         slot.generation = Generation(slot.generation.0.wrapping_add(1));
@@ -117,7 +132,7 @@ impl Slots {
             return false;
         };
         *slot = Slot { generation, phase: Phase::Open(holder), link };
-        self.free.retain(|free| *free != port.0);
+        self.take(port);
         true
     }
 
@@ -125,7 +140,7 @@ impl Slots {
     pub fn condemn(&mut self, port: PortId) {
         if let Some(slot) = self.slot(port).filter(|slot| slot.phase == Phase::Free) {
             slot.phase = Phase::Closing;
-            self.free.retain(|free| *free != port.0);
+            self.take(port);
         }
     }
 
@@ -139,22 +154,24 @@ impl Slots {
         port: PortId,
         generation: Generation,
     ) -> Result<(), NotYours> {
-        let slot = self.slot(port).filter(|slot| slot.generation == generation).ok_or(NotYours)?;
-        match slot.phase {
-            Phase::Open(owner) | Phase::Revoked(owner) if owner == holder => {
-                slot.phase = Phase::Closing;
-                Ok(())
-            }
-            _ => Err(NotYours),
+        if !self.is_held(holder, port, generation) {
+            return Err(NotYours);
         }
+        self.slots[port.0 as usize].phase = Phase::Closing;
+        Ok(())
     }
 
     /// True if the port is open, `holder`'s, and in this generation.
     pub fn is_held(&self, holder: ConnectionId, port: PortId, generation: Generation) -> bool {
-        self.slots.get(port.0 as usize).is_some_and(|slot| {
-            slot.generation == generation
-                && matches!(slot.phase, Phase::Open(owner) | Phase::Revoked(owner) if owner == holder)
+        let slot = self.slots.get(port.0 as usize);
+        slot.is_some_and(|slot| {
+            slot.generation == generation && slot.phase.holder() == Some(holder)
         })
+    }
+
+    /// Who has the port open.
+    pub fn holder(&self, port: PortId) -> Option<ConnectionId> {
+        self.slots.get(port.0 as usize).and_then(|slot| slot.phase.holder())
     }
 
     /// An interface vanished: its holder, to be told. None if that was our doing or an older one.
@@ -188,9 +205,9 @@ impl Slots {
     /// somebody else may have an interface of its name.
     pub fn shelve(&mut self, port: PortId) {
         self.freed(port);
-        if let Some(at) = self.free.iter().position(|free| *free == port.0) {
-            self.free.remove(at);
-            self.free.insert(0, port.0);
+        if self.slot(port).is_some() {
+            self.take(port);
+            self.shelved.push_back(port.0);
         }
     }
 
@@ -198,14 +215,12 @@ impl Slots {
     pub fn abandon(&mut self, holder: ConnectionId) -> Vec<PortId> {
         let mut ports = Vec::new();
         for (index, slot) in (0..).zip(&mut self.slots) {
-            match slot.phase {
-                Phase::Open(owner) | Phase::Revoked(owner) if owner == holder => {
-                    slot.phase = Phase::Closing;
-                    ports.push(PortId(index));
-                }
+            if slot.phase.holder() == Some(holder) {
+                slot.phase = Phase::Closing;
+                ports.push(PortId(index));
+            } else if slot.phase == Phase::Opening(holder) {
                 // Whoever is making it finds out by `opened` and deletes it.
-                Phase::Opening(owner) if owner == holder => slot.phase = Phase::Closing,
-                _ => {}
+                slot.phase = Phase::Closing;
             }
         }
         ports
@@ -214,10 +229,16 @@ impl Slots {
     /// Ports in use by `holder`, and in all.
     pub fn count(&self, holder: ConnectionId) -> (u32, u32) {
         let held = self.slots.iter().filter(|slot| {
-            matches!(slot.phase, Phase::Opening(owner) | Phase::Open(owner) | Phase::Revoked(owner) if owner == holder)
+            slot.phase.holder() == Some(holder) || slot.phase == Phase::Opening(holder)
         });
-        let in_all = self.slots.len() - self.free.len();
+        let in_all = self.slots.len() - self.free.len() - self.shelved.len();
         (u32::try_from(held.count()).unwrap_or(u32::MAX), u32::try_from(in_all).unwrap_or(u32::MAX))
+    }
+
+    /// The slot is not to be given out.
+    fn take(&mut self, port: PortId) {
+        self.free.retain(|free| *free != port.0);
+        self.shelved.retain(|shelved| *shelved != port.0);
     }
 
     fn slot(&mut self, port: PortId) -> Option<&mut Slot> {
@@ -324,6 +345,21 @@ mod tests {
         slots.shelve(taken);
         let next: Vec<u32> = (0..3).map(|_| slots.open(A, now).unwrap().0.0).collect();
         assert_eq!(next, [1, 2, 0]);
+    }
+
+    #[test]
+    fn slots_freed_after_a_failure_are_all_tried_before_the_failed_ones() {
+        let now = Instant::now();
+        let mut slots = Slots::new(8, Generation(0), now);
+        let taken: Vec<PortId> = (0..8).map(|_| slots.open(A, now).unwrap().0).collect();
+        slots.shelve(taken[1]);
+        slots.shelve(taken[0]);
+        for index in [2, 7, 4, 3, 6, 5] {
+            slots.freed(taken[index]);
+        }
+        assert_eq!(slots.count(A), (0, 0));
+        let next: Vec<u32> = (0..8).map(|_| slots.open(A, now).unwrap().0.0).collect();
+        assert_eq!(next, [2, 3, 4, 5, 6, 7, 1, 0]);
     }
 
     #[test]

@@ -1,22 +1,19 @@
 //! From the command line to a helper that serves, and the end of it.
 
 use crate::closer::{self, Closer};
-use crate::inspect::{self, Finding, Level};
 use crate::link::Links;
 use crate::network::{Network, NetworkError};
-use crate::sandbox::{CloseError, Closed};
-use crate::server::{self, Kept};
-use clap::{Arg, ArgAction, Command};
+use crate::sandbox::Closed;
+use crate::server::{self, Kept, Start};
+use clap::{Arg, Command};
 use nix::unistd::{Uid, User};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use wsnic_os::config::{self, LoadError, Loaded};
 use wsnic_os::janitor::Janitor;
-use wsnic_os::log::say;
 use wsnic_os::notify::{self, Notifier};
-use wsnic_os::sandbox::{probe, process};
+use wsnic_os::sandbox::{CloseError, probe, process};
 use wsnic_os::{inherited, log, packet, parent};
 use wsnic_proto::Settings;
 use wsnic_proto::cli::Verbosity;
@@ -75,8 +72,7 @@ fn run() -> Result<ExitCode, StartError> {
         .inspect_err(|_| log::init("wsnic-priv", Verbosity::Normal))?;
     log::init("wsnic-priv", loaded.verbosity);
     process::one_line_for_panics("wsnic-priv");
-    let check_only = loaded.matches.get_flag("check");
-    let opened = if check_only { None } else { Some(Opened::open(&loaded)?) };
+    let opened = open(&loaded)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -89,10 +85,7 @@ fn run() -> Result<ExitCode, StartError> {
         probe.make();
         return Ok(ExitCode::SUCCESS);
     }
-    match opened {
-        Some(opened) => runtime.block_on(serve(loaded.settings, opened, closer)),
-        None => runtime.block_on(check(&loaded.settings)),
-    }
+    runtime.block_on(serve(loaded.settings, opened, closer))
 }
 
 fn command() -> Command {
@@ -106,62 +99,47 @@ fn command() -> Command {
                 .value_parser(clap::value_parser!(PathBuf))
                 .help("Where the front-end connects, instead of the option helper_socket"),
         )
-        .arg(
-            Arg::new("check")
-                .long("check")
-                .action(ArgAction::SetTrue)
-                .help("Say what in this machine stands in the way, change nothing"),
-        )
         .arg(parent::argument())
         .arg(probe::argument())
 }
 
-/// Everything that needs to be opened or looked up as root.
-struct Opened {
-    listener: OwnedFd,
-    kept: Vec<Kept>,
-    notifier: Notifier,
-    users: Vec<Uid>,
-    /// For a socket that this process has made itself.
-    janitor: Option<Janitor>,
-}
-
-impl Opened {
-    fn open(loaded: &Loaded) -> Result<Opened, StartError> {
-        let Loaded { settings, matches, .. } = loaded;
-        let (mut kept, mut listener, mut notify) = (Vec::new(), None, None);
-        for (name, fd) in inherited::take() {
-            match Kept::new(&name, fd) {
-                Ok(connection) => kept.push(connection),
-                Err(fd) if name == notify::INHERITED_NAME => notify = Some(fd),
-                Err(fd) => listener = Some(fd),
-            }
+/// Opens and looks up what only root can; a janitor, for a socket that this process makes itself.
+fn open(loaded: &Loaded) -> Result<(Start, Option<Janitor>), StartError> {
+    let Loaded { settings, matches, .. } = loaded;
+    let (mut kept, mut listener, mut notify) = (Vec::new(), None, None);
+    for (name, fd) in inherited::take() {
+        match Kept::new(&name, fd) {
+            Ok(connection) => kept.push(connection),
+            Err(fd) if name == notify::INHERITED_NAME => notify = Some(fd),
+            Err(fd) => listener = Some(fd),
         }
-        let path = matches.get_one::<PathBuf>("socket").unwrap_or(&settings.helper_socket);
-        let (listener, janitor) = match listener {
-            Some(listener) => (listener, None),
-            None => {
-                let failed = |source| StartError::Socket { path: path.clone(), source };
-                let hired = Janitor::hire(path, || packet::listen(path)).map_err(failed)?;
-                (hired.0, Some(hired.1))
-            }
-        };
-        let notifier = Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?;
-        Ok(Opened { listener, kept, notifier, users: front_end_users(settings), janitor })
     }
+    let path = matches.get_one::<PathBuf>("socket").unwrap_or(&settings.helper_socket);
+    let (listener, janitor) = match listener {
+        Some(listener) => (listener, None),
+        None => {
+            let failed = |source| StartError::Socket { path: path.clone(), source };
+            let hired = Janitor::hire(path, || packet::listen(path)).map_err(failed)?;
+            (hired.0, Some(hired.1))
+        }
+    };
+    let notifier = Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?;
+    Ok((Start { listener, kept, users: front_end_users(settings), notifier }, janitor))
 }
 
-async fn serve(settings: Settings, opened: Opened, closer: Closer) -> Result<ExitCode, StartError> {
-    let Opened { listener, kept, notifier, users, janitor } = opened;
+async fn serve(
+    settings: Settings,
+    (start, janitor): (Start, Option<Janitor>),
+    closer: Closer,
+) -> Result<ExitCode, StartError> {
     let links = Links::connect().map_err(system("open a netlink socket"))?;
-    let mut network = Network::setup(&settings, links, !kept.is_empty()).await?;
+    let mut network = Network::setup(&settings, links, !start.kept.is_empty()).await?;
     tracing::info!("{}", network.summary());
-    let served = server::serve(&mut network, listener, kept, &users, &settings, notifier, closer)
-        .await
-        .map_err(system("serve"));
+    let load = || config::load(command(), std::env::args_os()).map(|loaded| loaded.settings);
+    let served = server::serve(&mut network, start, closer, settings, load).await;
     network.teardown().await;
     drop(janitor);
-    served.map(|()| ExitCode::SUCCESS)
+    served.map(|()| ExitCode::SUCCESS).map_err(system("serve"))
 }
 
 /// Who may talk to the helper: root, the helper's own user, the front-end's user.
@@ -169,21 +147,4 @@ fn front_end_users(settings: &Settings) -> Vec<Uid> {
     let name = settings.user.as_deref().unwrap_or(FRONT_END_USER);
     let front_end = User::from_name(name).ok().flatten().map(|user| user.uid);
     [Uid::from_raw(0), Uid::effective()].into_iter().chain(front_end).collect()
-}
-
-/// Prints every finding; the exit status says whether wsnic would start.
-async fn check(settings: &Settings) -> Result<ExitCode, StartError> {
-    let links = Links::connect().map_err(system("open a netlink socket"))?;
-    let mut findings =
-        inspect::network(settings, &links).await.map_err(system("look at the interfaces"))?;
-    findings.extend(inspect::host_firewall(settings, &links).await);
-    for Finding { level, what, remedy } in &findings {
-        match level {
-            Level::Good => say(format_args!("ok       {what}")),
-            Level::Warning => say(format_args!("warning  {what}\n         {remedy}")),
-            Level::Problem => say(format_args!("problem  {what}\n         {remedy}")),
-        }
-    }
-    let fit = findings.iter().all(|finding| finding.level != Level::Problem);
-    Ok(if fit { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

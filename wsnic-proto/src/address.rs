@@ -2,6 +2,7 @@
 //!
 //! Used by every process. Parses text once, at the edge; afterwards the types hold what was checked.
 
+use crate::conf::quoted;
 use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
@@ -52,7 +53,7 @@ impl fmt::Debug for MacAddr {
 
 /// The text is not six pairs of hexadecimal digits joined by `:` or `-`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is not a MAC address such as 00:22:15:0a:0b:0c")]
+#[error("{} is not a MAC address such as 00:22:15:0a:0b:0c", quoted(.0))]
 pub struct MacError(String);
 
 impl FromStr for MacAddr {
@@ -82,7 +83,7 @@ pub struct Cidr {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CidrError {
     /// Not `a.b.c.d/n` or `a.b.c.d`.
-    #[error("\"{0}\" is not an IPv4 block such as 192.168.86.0/24")]
+    #[error("{} is not an IPv4 block such as 192.168.86.0/24", quoted(.0))]
     Syntax(String),
     /// Bits behind the prefix are set.
     #[error("{given} has host bits set, the block is written {block}")]

@@ -191,6 +191,12 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_seen_is_shown_escaped() {
+        let text = error("ws_port=1\n\u{feff}\n");
+        assert!(text.starts_with("etc/my.conf:2: \"\\u{feff}\" is not a setting: "), "{text}");
+    }
+
+    #[test]
     fn long_and_odd_texts_are_shown_short_and_escaped() {
         let text = error(&format!("\u{7}{}", "x".repeat(100_000)));
         assert!(text.len() < 300 && text.contains("\"\\u{7}xxx"), "{text}");

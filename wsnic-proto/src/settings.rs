@@ -104,6 +104,35 @@ pub struct Network {
     pub allow_vlan: bool,
 }
 
+impl Network {
+    /// One line: what guests may reach, by these interfaces, and who resolves their names.
+    pub fn summary(&self, uplinks: &[InterfaceName], resolver: Option<Ipv4Addr>) -> String {
+        if self.nat == Nat::Off {
+            return "guests reach each other and the gateway's ping, nothing else (no inet_iface)"
+                .to_owned();
+        }
+        let reach = match self.guest_access {
+            GuestAccess::Internet => {
+                "the Internet; not this host, private or link-local addresses, mail"
+            }
+            GuestAccess::Lan => {
+                "the Internet and private networks; not this host, link-local addresses, mail"
+            }
+            GuestAccess::All => "everything that this host reaches, and this host",
+        };
+        let dns = match resolver {
+            Some(resolver) => format!("names by {resolver}"),
+            None => "NO NAMES".to_owned(),
+        };
+        let names: Vec<&str> = uplinks.iter().map(InterfaceName::as_str).collect();
+        let uplink = match names.as_slice() {
+            [] => "nothing yet, there is no default route".to_owned(),
+            names => names.join(", "),
+        };
+        format!("guests reach {reach}; by {uplink}, {dns}")
+    }
+}
+
 /// Where guests' packets leave the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nat {

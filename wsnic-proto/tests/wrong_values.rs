@@ -118,6 +118,22 @@ fn equal_ports_matter_only_with_a_certificate() {
 }
 
 #[test]
+fn a_block_that_is_none_is_shown_short_and_escaped() {
+    let text = error("subnet=10.0.0.0/8\u{2066}\u{200b}");
+    assert!(text.contains("(\"10.0.0.0/8\\u{2066}\\u{200b}\" is not an IPv4 block"), "{text}");
+    let text = error(&format!("allow={}", "9".repeat(100_000)));
+    assert!(text.len() < 500, "{text}");
+}
+
+#[test]
+fn a_port_that_equals_a_default_is_at_fault_also_if_the_other_is_mentioned_without_value() {
+    assert_eq!(
+        error("wss_certificate=c\nwss_port=\nws_port=8087"),
+        "wsnic.conf:3: ws_port=\"8087\" is the port for wss:// too: give two different ports"
+    );
+}
+
+#[test]
 fn errors_of_command_line_and_environment_name_the_option_or_variable() {
     let mut layer = Layer::new();
     let (spec, _) = options::find("ws_port").unwrap();

@@ -7,6 +7,7 @@
 
 mod check;
 mod child;
+mod host_firewall;
 mod run;
 mod words;
 

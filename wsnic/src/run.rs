@@ -1,6 +1,7 @@
 //! `wsnic run`: helper first, then front-end; both watched; both ended in order.
 
 use crate::child::{self, Program, Store};
+use crate::host_firewall::Watch;
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -10,8 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
-use wsnic_os::config::{LoadError, Loaded};
-use wsnic_os::log::{chain, say};
+use wsnic_os::config::{self, LoadError, Loaded};
+use wsnic_os::log::say;
 use wsnic_os::notify::{self, Notifier};
 use wsnic_os::packet::{self, PacketSocket, Received};
 use wsnic_proto::settings::{DhcpService, Nat, Settings};
@@ -157,6 +158,8 @@ async fn keep_running(
     while !helper.was_ready {
         helper.step().await?;
     }
+    let mut watch = Watch::new(&reload.settings).map_err(system("look at the host's firewall"))?;
+    Watch::next(&mut watch).await;
     front_end.spawn().map_err(system("start a program"))?;
     let mut announced = false;
     loop {
@@ -172,6 +175,7 @@ async fn keep_running(
                 Asked::Reload => reload.apply(helper, front_end),
                 Asked::Stop => return Ok(()),
             },
+            () = Watch::next(&mut watch), if watch.is_some() => {}
         }
     }
 }
@@ -205,14 +209,9 @@ impl Reload<'_> {
 
     /// Reads the configuration and tells the helper; what is wrong in it changes nothing.
     fn apply(&mut self, helper: &mut Watched, front_end: &mut Watched) {
-        let new = match (self.load)() {
-            Ok(loaded) => loaded.settings,
-            Err(error) => {
-                return tracing::error!("not reloaded, going on as before: {}", chain(&error));
-            }
-        };
-        for option in self.settings.reload(&new) {
-            tracing::warn!(option, "a change of this option takes effect at the next start");
+        let load = || (self.load)().map(|loaded| loaded.settings);
+        if !config::reload(&mut self.settings, load) {
+            return;
         }
         let conf = self.settings.to_conf();
         let changed = helper.program.change(conf.clone()).and(front_end.program.change(conf));

@@ -30,6 +30,7 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Connects emulated machines in browsers to a network: one WebSocket message is one Ethernet frame")
         .after_help(SUBCOMMANDS);
+    let command = if word == "check" { command.arg(check::argument()) } else { command };
     let load = || config::load(command.clone(), arguments.clone());
     let loaded = match load() {
         Ok(loaded) => loaded,

@@ -6,7 +6,7 @@ use std::fmt;
 
 /// Letters, digits and inner hyphens, 1 to 63 of them: a label of RFC 1123 §2.1.
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct HostName(Box<str>);
+pub struct HostName(Box<str>);
 
 /// Octets of the longest label (RFC 1035 §2.3.4).
 pub(crate) const MAX_LEN: usize = 63;
@@ -14,7 +14,7 @@ pub(crate) const MAX_LEN: usize = 63;
 impl HostName {
     /// The name in an option 12, without the NULs that some clients end it with (RFC 2132 §2);
     /// None for anything that is not a label.
-    pub(crate) fn new(bytes: &[u8]) -> Option<HostName> {
+    pub fn new(bytes: &[u8]) -> Option<HostName> {
         let text = std::str::from_utf8(bytes).ok()?.trim_end_matches('\0');
         let good = (1..=MAX_LEN).contains(&text.len())
             && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
@@ -24,7 +24,7 @@ impl HostName {
     }
 
     /// The name as text.
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }

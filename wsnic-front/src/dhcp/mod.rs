@@ -21,48 +21,50 @@ mod lease_line;
 mod pool;
 mod reply;
 mod request;
-pub(crate) mod server;
+mod server;
 
-use host_name::HostName;
+pub use host_name::HostName;
 pub(crate) use lease_file::{LeaseFile, LeaseFileError, OpenedLeases};
-pub(crate) use server::{Event, Server};
+pub use pool::Refusal;
+pub use request::Malformed;
+pub use server::{Event, Outcome, Server};
 
 use std::net::Ipv4Addr;
 use wsnic_proto::{MacAddr, Plan};
 
 /// What guests are told, and from which addresses.
 #[derive(Debug, Clone)]
-pub(crate) struct Config {
+pub struct Config {
     /// Gateway and guest addresses.
-    pub(crate) plan: Plan,
+    pub plan: Plan,
     /// The bridge's MAC address: the source of every answer.
-    pub(crate) gateway_mac: MacAddr,
+    pub gateway_mac: MacAddr,
     /// Interface MTU in bytes (option 26), 68 to 65535.
-    pub(crate) mtu: u16,
+    pub mtu: u16,
     /// Seconds that a lease lasts (option 51).
-    pub(crate) lease_time: u32,
+    pub lease_time: u32,
     /// Domain that guests search in (option 15); longer than 255 bytes: not announced.
-    pub(crate) domain_name: Option<String>,
+    pub domain_name: Option<String>,
     /// Name servers to announce (option 6), the gateway too if it is one; empty: the option is left out.
-    pub(crate) nameservers: Vec<Ipv4Addr>,
+    pub nameservers: Vec<Ipv4Addr>,
 }
 
 /// One session's port. Never used again for another session, because a closed port's leases and
 /// counts hang on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct PortKey(pub(crate) u64);
+pub struct PortKey(pub u64);
 
 /// Who was given which address until when: a line of the lease file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lease {
+pub struct Lease {
     /// The address.
-    pub(crate) address: Ipv4Addr,
+    pub address: Ipv4Addr,
     /// The client hardware address (chaddr) that it belongs to.
-    pub(crate) mac: MacAddr,
+    pub mac: MacAddr,
     /// Seconds since 1970. One in the past is the memory of which address the MAC had.
-    pub(crate) expiry: u64,
+    pub expiry: u64,
     /// What the guest calls itself.
-    pub(crate) host_name: Option<HostName>,
+    pub host_name: Option<HostName>,
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ struct Counts {
 
 /// Why an address is not the client's to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refusal {
+pub enum Refusal {
     /// Not an address that guests are given: another subnet, the gateway, the broadcast address.
     #[error("not an address of the pool")]
     OutsidePool,

@@ -41,7 +41,7 @@ pub(super) struct Query {
 
 /// Why a frame to the DHCP server is not answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Malformed {
+pub enum Malformed {
     /// IPv4 header or total length do not fit the frame (RFC 791 §3.1).
     #[error("IPv4 lengths do not fit the frame")]
     Ip,

@@ -14,25 +14,25 @@ use std::net::Ipv4Addr;
 use wsnic_proto::{Frame, MacAddr};
 
 /// The DHCP server of one network.
-pub(crate) struct Server {
+pub struct Server {
     config: Config,
     pool: Pool,
 }
 
 /// What is to be done about one frame.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// Ethernet frame for the guest that asked, and for nobody else.
-    pub(crate) reply: Option<Vec<u8>>,
+    pub reply: Option<Vec<u8>>,
     /// For the log. A guest can cause any number of them.
-    pub(crate) event: Option<Event>,
+    pub event: Option<Event>,
     /// For the lease file.
-    pub(crate) lease: Option<Lease>,
+    pub lease: Option<Lease>,
 }
 
 /// What happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Event {
+pub enum Event {
     /// A guest got an address.
     Leased {
         /// Its hardware address.
@@ -83,13 +83,13 @@ pub(crate) enum Event {
 
 impl Server {
     /// A server that remembers `leases`, from [`super::LeaseFile::open`] or empty.
-    pub(crate) fn new(config: Config, leases: Vec<Lease>) -> Server {
+    pub fn new(config: Config, leases: Vec<Lease>) -> Server {
         let pool = Pool::new(config.plan, leases);
         Server { config, pool }
     }
 
     /// Answers `frame`, untagged, without FCS, from the guest on `port`; `now` in seconds since 1970.
-    pub(crate) fn handle(&mut self, now: u64, port: PortKey, frame: &[u8]) -> Outcome {
+    pub fn handle(&mut self, now: u64, port: PortKey, frame: &[u8]) -> Outcome {
         self.pool.tick(now);
         let query = match Frame::new(frame).map(Query::parse) {
             Some(Ok(Some(query))) => query,
@@ -119,7 +119,7 @@ impl Server {
     }
 
     /// Notes that the session of `port` is over; `now` in seconds since 1970.
-    pub(crate) fn port_closed(&mut self, now: u64, port: PortKey) {
+    pub fn port_closed(&mut self, now: u64, port: PortKey) {
         self.pool.tick(now);
         self.pool.close_port(now, port);
     }

@@ -16,15 +16,13 @@
 //! many are never answered.
 
 use super::Policy;
-use super::nft::{Batch, Family, HookPoint, Table};
-use super::rule::{Rule, Transport};
-use std::net::Ipv4Addr;
+use wsnic_nft::{Batch, Family, HookPoint, Rule, Table, Transport};
 use wsnic_proto::Cidr;
 use wsnic_proto::settings::GuestAccess;
 
 /// Its table.
 pub(super) fn table() -> Table {
-    Table::new(Family::Inet, "wsnic_guard")
+    Table::new(Family::INET, "wsnic_guard")
 }
 
 /// Adds chains and rules to the table, which the same batch has made.
@@ -115,13 +113,13 @@ fn from_guests(policy: &Policy) -> Vec<Rule> {
     match policy.access {
         GuestAccess::Internet => {
             rules.push(mail);
-            rules.extend(NOT_INTERNET.iter().map(|block| refused(&cidr(*block))));
+            rules.extend(blocks(NOT_INTERNET).map(|block| refused(&block)));
             rules.extend(policy.uplinks.iter().map(|uplink| Rule::new().to(uplink).accept()));
             rules.push(Rule::new().goto(REFUSE));
         }
         GuestAccess::Lan => {
             rules.push(mail);
-            rules.extend(NOT_LAN.iter().map(|block| refused(&cidr(*block))));
+            rules.extend(blocks(NOT_LAN).map(|block| refused(&block)));
             rules.push(Rule::new().accept());
         }
         GuestAccess::All => rules.push(Rule::new().accept()),
@@ -139,8 +137,9 @@ fn resolver(policy: &Policy) -> Vec<Rule> {
     resolver.flat_map(|resolver| Transport::BOTH.map(|by| ask(*resolver, by))).collect()
 }
 
-fn cidr((address, prefix_len): ([u8; 4], u8)) -> Cidr {
-    Cidr::containing(Ipv4Addr::from(address), prefix_len)
+/// The blocks of a list of this file.
+fn blocks(list: &str) -> impl Iterator<Item = Cidr> {
+    list.split_whitespace().map(|block| block.parse().expect("every block below is one"))
 }
 
 /// Before the chains of other programs, which mostly sit at 0.
@@ -155,29 +154,9 @@ const PINGS: (u64, u32) = (20, 40);
 const REFUSALS: (u64, u32) = (100, 200);
 
 /// IPv4 blocks that are no public unicast addresses (RFC 6890, RFC 5771, RFC 1112 §4).
-const NOT_INTERNET: [([u8; 4], u8); 14] = [
-    ([0, 0, 0, 0], 8),
-    ([10, 0, 0, 0], 8),
-    ([100, 64, 0, 0], 10),
-    ([127, 0, 0, 0], 8),
-    ([169, 254, 0, 0], 16),
-    ([172, 16, 0, 0], 12),
-    ([192, 0, 0, 0], 24),
-    ([192, 0, 2, 0], 24),
-    ([192, 168, 0, 0], 16),
-    ([198, 18, 0, 0], 15),
-    ([198, 51, 100, 0], 24),
-    ([203, 0, 113, 0], 24),
-    ([224, 0, 0, 0], 4),
-    ([240, 0, 0, 0], 4),
-];
-
+const NOT_INTERNET: &str = "0.0.0.0/8 10.0.0.0/8 100.64.0.0/10 127.0.0.0/8 169.254.0.0/16 \
+    172.16.0.0/12 192.0.0.0/24 192.0.2.0/24 192.168.0.0/16 198.18.0.0/15 198.51.100.0/24 \
+    203.0.113.0/24 224.0.0.0/4 240.0.0.0/4";
 /// Blocks that are nobody's on a LAN either: this host, loopback, link-local with cloud metadata
 /// services, multicast, reserved with limited broadcast.
-const NOT_LAN: [([u8; 4], u8); 5] = [
-    ([0, 0, 0, 0], 8),
-    ([127, 0, 0, 0], 8),
-    ([169, 254, 0, 0], 16),
-    ([224, 0, 0, 0], 4),
-    ([240, 0, 0, 0], 4),
-];
+const NOT_LAN: &str = "0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 240.0.0.0/4";

@@ -1,8 +1,9 @@
-//! What guests may reach, kept by the kernel: guard, address translation, the host's own firewall.
+//! What guests may reach, kept by the kernel: guard, address translation, a way through the host's
+//! own firewall where the configuration asks for it.
 //!
-//! Runs in the helper; `main` installs it before the first port exists, updates it when the way out
-//! changes, has it verified now and then, and tears it down after the last port is gone. All calls
-//! block for milliseconds at most. It executes no program and touches no interface.
+//! Runs in the helper; `network.rs` installs it before the first port exists, updates it when the way
+//! out changes, has it verified now and then, and tears it down after the last port is gone. All
+//! calls block for milliseconds at most. It executes no program and touches no interface.
 //!
 //! Two tables belong to this process's netlink socket, which no other process can change and which
 //! `nft flush ruleset` passes over: `inet wsnic_guard` stays when the process dies (guests of a
@@ -11,18 +12,15 @@
 //! of dying; [`Firewall::teardown`] removes everything.
 
 mod guard;
-mod host;
 mod nat;
-mod nft;
-mod rule;
+mod open;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use host::Obstacle;
-pub(crate) use nft::NftError;
-use nft::{Batch, Netfilter, TableFlags, TableInfo};
-use std::fmt;
+use nix::libc::{EINVAL, EOPNOTSUPP};
 use std::net::Ipv4Addr;
+use wsnic_nft::{Batch, Netfilter, NftError, TableFlags, TableInfo};
+use wsnic_os::log::chain;
 use wsnic_proto::settings::{GuestAccess, HostFirewall, InterfaceName};
 use wsnic_proto::{Cidr, Plan};
 
@@ -50,65 +48,45 @@ pub(crate) struct Policy {
     pub(crate) closed: Vec<InterfaceName>,
     /// Whether a DHCP server listens on the host.
     pub(crate) dhcp_on_host: bool,
-    /// What to do about a host firewall in the way.
+    /// Whether to open the host's own firewall for guests.
     pub(crate) host_firewall: HostFirewall,
 }
 
-/// Something to log; only obstacles keep guests off the network.
-#[derive(Debug)]
+/// Something to log.
+#[derive(Debug, thiserror::Error)]
 pub(crate) enum Note {
-    /// An earlier run left these tables or rules; they were replaced or removed.
-    LeftoversReplaced {
-        /// Tables and rules, in all.
-        count: usize,
-    },
-    /// The kernel is older than 6.9: guests are not contained while no helper runs.
+    /// An earlier run left tables or rules, so many in all.
+    #[error("replaced {0} firewall tables or rules that an earlier run left")]
+    LeftoversReplaced(usize),
+    /// The kernel is older than 6.9.
+    #[error(
+        "this kernel (before 6.9) removes the guard when the helper dies: guests are not contained \
+         until it runs again"
+    )]
     GuardEndsWithHelper,
-    /// The kernel is older than 5.12: other programs can change or flush our tables.
+    /// The kernel is older than 5.12.
+    #[error(
+        "this kernel (before 5.12) does not protect wsnic's tables: do not run \"nft flush ruleset\" \
+         while wsnic runs"
+    )]
     TablesUnowned,
-    /// Somebody had removed our tables; they are back.
+    /// Somebody had removed our tables.
+    #[error("wsnic's firewall tables had been removed, restored them")]
     Restored,
-    /// The host's firewall drops guests' packets.
-    Obstacle(Obstacle),
-    /// It did, and was opened by two rules of ours.
-    Opened(Obstacle),
-    /// It could not be opened.
-    NotOpened(Obstacle, NftError),
-    /// There are rules of iptables-legacy, which cannot be read.
-    LegacyIptables,
-    /// The host's firewall could not be read.
-    HostUnknown(NftError),
+    /// A chain of the host's firewall has got two rules of ours.
+    #[error("opened {0} for guests")]
+    Opened(String),
+    /// It could not be opened, or none could be read.
+    #[error("host_firewall=open: cannot open {} for guests: {}", .0, chain(.1))]
+    NotOpened(String, NftError),
 }
 
-impl fmt::Display for Note {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Note {
+    /// Writes it to the log.
+    pub(crate) fn tell(&self) {
         match self {
-            Note::LeftoversReplaced { count } => {
-                write!(f, "replaced {count} firewall tables or rules that an earlier run left")
-            }
-            Note::GuardEndsWithHelper => f.write_str(
-                "this kernel (before 6.9) removes the guard when the helper dies: guests are not \
-                 contained until it runs again",
-            ),
-            Note::TablesUnowned => f.write_str(
-                "this kernel (before 5.12) does not protect wsnic's tables: do not run \
-                 \"nft flush ruleset\" while wsnic runs",
-            ),
-            Note::Restored => f.write_str("wsnic's firewall tables had been removed, restored them"),
-            Note::Obstacle(obstacle) => obstacle.fmt(f),
-            Note::Opened(Obstacle { family, table, chain, .. }) => {
-                write!(f, "opened {family} {table} {chain} for guests")
-            }
-            Note::NotOpened(obstacle, error) => {
-                write!(f, "{obstacle} (host_firewall=open: {})", chain_of(error))
-            }
-            Note::LegacyIptables => f.write_str(
-                "there are iptables-legacy rules, which cannot be read from here: if guests have no \
-                 connection, look at \"iptables-legacy -S FORWARD\"",
-            ),
-            Note::HostUnknown(error) => {
-                write!(f, "cannot read the host's firewall rules: {}", chain_of(error))
-            }
+            Note::LeftoversReplaced(_) | Note::Opened(_) => tracing::info!("{self}"),
+            _ => tracing::warn!("{self}"),
         }
     }
 }
@@ -135,16 +113,6 @@ pub(crate) enum FirewallError {
     },
 }
 
-/// What in the host's own firewall would drop guests' packets; changes nothing.
-///
-/// # Errors
-/// CAP_NET_ADMIN is missing, or the kernel lacks nf_tables.
-pub(crate) fn survey(policy: &Policy) -> Result<Vec<Obstacle>, FirewallError> {
-    let doing = "read the host's firewall rules";
-    let mut nf = Netfilter::open().map_err(failed(doing))?;
-    host::survey(&mut nf, policy).map_err(failed(doing))
-}
-
 /// The firewall of a running helper.
 pub(crate) struct Firewall {
     nf: Netfilter,
@@ -153,12 +121,12 @@ pub(crate) struct Firewall {
     ownership: usize,
     /// nf_tables' generation when [`Firewall::verify`] last looked; 0 (none that is real): never.
     generation: u32,
-    /// Obstacles already told.
-    told: Vec<Obstacle>,
+    /// Chains that could not be opened, already told.
+    refused: Vec<String>,
 }
 
 impl Firewall {
-    /// Makes both tables, in place of an earlier run's, and looks at the host's firewall.
+    /// Makes both tables, in place of an earlier run's, and opens the host's firewall if asked to.
     ///
     /// # Errors
     /// Another wsnic runs here, CAP_NET_ADMIN is missing, or the kernel lacks nf_tables.
@@ -172,23 +140,20 @@ impl Firewall {
     ) -> Result<(Firewall, Vec<Note>), FirewallError> {
         let nf = Netfilter::open().map_err(failed("open nf_tables"))?;
         let policy = policy.clone();
-        let mut firewall = Firewall { nf, policy, ownership, generation: 0, told: vec![] };
+        let mut firewall = Firewall { nf, policy, ownership, generation: 0, refused: vec![] };
         let mut count = firewall.replace_tables()?;
         // Rules of ours in others' chains can only be a killed run's.
-        count += host::close(&mut firewall.nf, &firewall.policy.bridge).0;
+        count += open::close(&mut firewall.nf, &firewall.policy.bridge).0;
         let mut notes = Vec::new();
         if count > 0 {
-            notes.push(Note::LeftoversReplaced { count });
+            notes.push(Note::LeftoversReplaced(count));
         }
         match firewall.ownership {
             0 => {}
             1 => notes.push(Note::GuardEndsWithHelper),
             _ => notes.push(Note::TablesUnowned),
         }
-        if !firewall.policy.uplinks.is_empty() && host::has_legacy_filter() {
-            notes.push(Note::LegacyIptables);
-        }
-        notes.extend(firewall.look_at_host());
+        notes.extend(firewall.open_host());
         Ok((firewall, notes))
     }
 
@@ -203,15 +168,13 @@ impl Firewall {
             self.policy = previous;
             return Err(error);
         }
-        if previous.host_firewall == HostFirewall::Open {
-            // Opened again where it is still in the way.
-            host::close(&mut self.nf, &previous.bridge);
+        if previous.host_firewall != policy.host_firewall {
+            open::close(&mut self.nf, &previous.bridge);
         }
-        self.told.clear();
-        Ok(self.look_at_host())
+        Ok(self.open_host())
     }
 
-    /// Restores what somebody else removed, and looks at the host's firewall again. Costs one short
+    /// Restores what somebody else removed, and opens what somebody else made. Costs one short
     /// question while nobody has changed anything.
     ///
     /// # Errors
@@ -236,14 +199,14 @@ impl Firewall {
                 notes.push(Note::Restored);
             }
         }
-        notes.extend(self.look_at_host());
+        notes.extend(self.open_host());
         Ok(notes)
     }
 
     /// Removes both tables and our rules in others' chains. To be called when guests have no way to
     /// the host any more.
     pub(crate) fn teardown(mut self) -> Vec<FirewallError> {
-        let (_, errors) = host::close(&mut self.nf, &self.policy.bridge);
+        let (_, errors) = open::close(&mut self.nf, &self.policy.bridge);
         let operation = "remove the accept rules from the host's firewall";
         let mut errors: Vec<_> = errors.into_iter().map(failed(operation)).collect();
         let operation = "remove the firewall";
@@ -292,30 +255,32 @@ impl Firewall {
         Ok(present.len())
     }
 
-    /// Surveys the host's firewall and, if so configured, opens it.
-    fn look_at_host(&mut self) -> Vec<Note> {
-        let obstacles = match host::survey(&mut self.nf, &self.policy) {
-            Ok(obstacles) => obstacles,
-            Err(error) => return vec![Note::HostUnknown(error)],
-        };
-        let mut notes = Vec::new();
-        let told = std::mem::take(&mut self.told);
-        for obstacle in obstacles {
-            let known = told.contains(&obstacle);
-            if self.policy.host_firewall == HostFirewall::Open {
-                match host::open(&mut self.nf, &obstacle, &self.policy.bridge) {
-                    Ok(()) => {
-                        notes.push(Note::Opened(obstacle));
-                        continue;
-                    }
-                    Err(error) if !known => notes.push(Note::NotOpened(obstacle.clone(), error)),
-                    Err(_) => {}
-                }
-            } else if !known {
-                notes.push(Note::Obstacle(obstacle.clone()));
-            }
-            self.told.push(obstacle);
+    /// Opens the host's firewall, if so configured, where it is not open yet.
+    fn open_host(&mut self) -> Vec<Note> {
+        if self.policy.host_firewall != HostFirewall::Open || self.policy.uplinks.is_empty() {
+            return vec![];
         }
+        let bridge = &self.policy.bridge;
+        let mut notes = Vec::new();
+        let mut refuse = |name: String, error| {
+            if !self.refused.contains(&name) {
+                self.refused.push(name.clone());
+                notes.push(Note::NotOpened(name, error));
+            }
+        };
+        let mut opened = Vec::new();
+        match open::chains(&mut self.nf, bridge) {
+            Ok(chains) => {
+                for chain in chains.iter().filter(|chain| !chain.is_open()) {
+                    match chain.open(&mut self.nf, bridge) {
+                        Ok(()) => opened.push(Note::Opened(chain.name())),
+                        Err(error) => refuse(chain.name(), error),
+                    }
+                }
+            }
+            Err(error) => refuse("the host's firewall".to_owned(), error),
+        }
+        notes.extend(opened);
         notes
     }
 }
@@ -330,19 +295,9 @@ fn failed(operation: &'static str) -> impl Fn(NftError) -> FirewallError {
     move |source| FirewallError::NfTables { operation, source }
 }
 
-/// An error and its causes on one line.
-fn chain_of(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
-}
-
-/// Flags of guard and NAT, the best first; a kernel before 6.9 knows no Persist (the crate spells
-/// it so), one before 5.12 no Owner.
+/// Flags of guard and NAT, the best first; see [`TableFlags`] for which kernel knows what.
 const OWNERSHIP: [(TableFlags, TableFlags); 3] = [
-    (TableFlags::Owner.union(TableFlags::Persisent), TableFlags::Owner),
-    (TableFlags::Owner, TableFlags::Owner),
-    (TableFlags::empty(), TableFlags::empty()),
+    (TableFlags::OWNER_PERSIST, TableFlags::OWNER),
+    (TableFlags::OWNER, TableFlags::OWNER),
+    (TableFlags::NONE, TableFlags::NONE),
 ];
-// asm-generic/errno.h
-const EINVAL: i32 = 22;
-const EOPNOTSUPP: i32 = 95;

@@ -5,13 +5,12 @@
 //! leaves with the host's address.
 
 use super::Policy;
-use super::nft::{Batch, Family, HookPoint, Table};
-use super::rule::{Rule, Transport};
+use wsnic_nft::{Batch, Family, HookPoint, Rule, Table, Transport};
 use wsnic_proto::Cidr;
 
 /// Its table.
 pub(super) fn table() -> Table {
-    Table::new(Family::IPv4, "wsnic_nat")
+    Table::new(Family::IPV4, "wsnic_nat")
 }
 
 /// Adds chains and rules to the table, which the same batch has made.

@@ -1,7 +1,7 @@
 //! The firewall in the real kernel. Each test has its own network namespaces, which end with their
 //! threads; all tests need root and fail without it.
 
-mod host;
+mod open;
 mod tables;
 mod traffic;
 mod world;

@@ -133,9 +133,14 @@ fn formerly(key: &str, first_key: &str) -> String {
     }
 }
 
-/// Foreign text for a terminal or log: in quotes, control characters escaped, cut when it is long.
+/// Foreign text for a terminal or log: in quotes, what is not seen escaped, cut when it is long.
 pub(crate) fn quoted(text: &str) -> String {
     format!("\"{}\"", escaped(text))
+}
+
+/// White space without width, marks that turn the direction of text, and the byte order mark.
+fn is_invisible(letter: char) -> bool {
+    matches!(letter, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 fn escaped(text: &str) -> String {
@@ -147,8 +152,7 @@ fn escaped(text: &str) -> String {
             shown.push('…');
             break;
         }
-        let harmless = !letter.is_control() && !matches!(letter, '\u{2028}'..='\u{202e}');
-        if harmless {
+        if !letter.is_control() && !is_invisible(letter) {
             shown.push(letter);
         } else {
             // Writing to a String cannot fail.

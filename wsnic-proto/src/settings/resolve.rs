@@ -215,9 +215,13 @@ impl Resolver<'_> {
         })
     }
 
-    /// Which of two options came from the stronger layer.
+    /// Which of two options came from the stronger layer. A default is weaker than all, also that of
+    /// an option that is mentioned without a value.
     fn strongest(&self, [one, other]: [OptionId; 2]) -> OptionId {
-        let rank = |id| self.layers.iter().position(|layer| layer.get(id).is_some());
+        let rank = |id| {
+            let place = self.layers.iter().position(|layer| layer.get(id).is_some());
+            place.filter(|_| self.given(id).origin != Origin::Default)
+        };
         match (rank(one), rank(other)) {
             (None, Some(_)) => other,
             (Some(one), Some(stronger)) if stronger < one => other,

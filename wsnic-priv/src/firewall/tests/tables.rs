@@ -66,7 +66,7 @@ fn a_dead_owner_leaves_the_guard_and_the_next_replaces_it() {
     netns.sh("nft add table ip wsnic_nat");
 
     let (firewall, notes) = install(&netns, policy(GuestAccess::Internet));
-    assert!(matches!(notes[..], [Note::LeftoversReplaced { count: 2 }]), "{notes:?}");
+    assert!(matches!(notes[..], [Note::LeftoversReplaced(2)]), "{notes:?}");
     assert_eq!(without_owner(&netns.sh("nft -s list table inet wsnic_guard")), before);
     assert!(!netns.try_sh("nft delete table inet wsnic_guard").0, "owned again");
     assert!(firewall.teardown().is_empty());
@@ -78,8 +78,7 @@ fn the_guard_is_replaced_in_one_transaction() {
     let netns = Netns::new();
     let (firewall, _) = install(&netns, policy(GuestAccess::Internet));
     die(&netns, firewall);
-    let generation =
-        |netns: &Netns| netns.run(|| nft::Netfilter::open().unwrap().generation().unwrap());
+    let generation = |netns: &Netns| netns.run(|| Netfilter::open().unwrap().generation().unwrap());
     let before = generation(&netns);
     let (mut firewall, _) = install(&netns, policy(GuestAccess::Internet));
     assert_eq!(generation(&netns), before + 1);
@@ -107,7 +106,7 @@ fn a_refused_update_keeps_the_old_rules() {
     let deny = vec!["10.0.0.0/9".parse().unwrap(); 20_000];
     let big = Policy { deny, ..policy(GuestAccess::Internet) };
     let error = netns.run(move || (firewall.update(&big).map(|_| ()), firewall));
-    let error = chain_of(&error.0.unwrap_err());
+    let error = chain(&error.0.unwrap_err());
     assert!(error.contains("shorten the lists"), "{error}");
     assert_eq!(netns.sh("nft list ruleset"), before);
 }
@@ -151,10 +150,10 @@ fn tables_of_a_kernel_without_owners_are_restored() {
 fn a_refusal_names_what_was_refused() {
     let netns = Netns::new();
     let error = netns.run(|| {
-        let mut nf = nft::Netfilter::open().unwrap();
-        let mut batch = nft::Batch::default();
-        batch.new_table(&nat::table(), nft::TableFlags::empty());
-        batch.rule(&nat::table(), "nowhere", rule::Rule::new().accept());
+        let mut nf = Netfilter::open().unwrap();
+        let mut batch = Batch::default();
+        batch.new_table(&nat::table(), TableFlags::NONE);
+        batch.rule(&nat::table(), "nowhere", wsnic_nft::Rule::new().accept());
         batch.chain(&nat::table(), "somewhere");
         nf.commit(batch).unwrap_err()
     });
@@ -167,9 +166,9 @@ fn a_refusal_names_what_was_refused() {
 fn an_unknown_table_flag_is_recognised_as_an_older_kernel() {
     let netns = Netns::new();
     let errno = netns.run(|| {
-        let mut nf = nft::Netfilter::open().unwrap();
-        let mut batch = nft::Batch::default();
-        batch.new_table(&nat::table(), nft::TableFlags::from_bits_retain(0x80));
+        let mut nf = Netfilter::open().unwrap();
+        let mut batch = Batch::default();
+        batch.new_table(&nat::table(), TableFlags(0x80));
         nf.commit(batch).unwrap_err().errno().unwrap()
     });
     assert!([EINVAL, EOPNOTSUPP].contains(&errno), "{errno}");

@@ -1,0 +1,40 @@
+//! What holds for every input: one function for each parser or state machine that strangers feed.
+//!
+//! Each takes bytes and panics if they break a claim. The fuzzers in `fuzz/fuzz_targets` and the
+//! tests in `fuzz/claims/tests` call the same functions. The models in here are written from the
+//! documents, not from the code that they judge. docs/fuzzing.md lists the claims.
+#![forbid(unsafe_code)]
+#![allow(clippy::missing_panics_doc, reason = "to panic is what all of these functions are for")]
+
+mod codec;
+mod conf;
+mod dhcp;
+mod dispatch;
+mod frame;
+mod http_head;
+mod leases;
+mod ports;
+mod tape;
+mod websocket;
+
+pub use codec::codec;
+pub use conf::conf;
+pub use dhcp::dhcp;
+pub use dispatch::dispatch;
+pub use frame::frame;
+pub use http_head::http_head;
+pub use websocket::websocket;
+
+/// A claim.
+pub type Target = fn(&[u8]);
+
+/// Every target by the name of its fuzzer and its corpus.
+pub const TARGETS: [(&str, Target); 7] = [
+    ("codec", codec),
+    ("conf", conf),
+    ("dhcp", dhcp),
+    ("dispatch", dispatch),
+    ("frame", frame),
+    ("http_head", http_head),
+    ("websocket", websocket),
+];

@@ -1,0 +1,18 @@
+//! What the machine is like: interfaces, addresses, routes, resolver, and what keeps wsnic off it.
+//!
+//! For the helper, which refuses to start on a machine that is not fit, and for `wsnic check`. It
+//! looks and changes nothing.
+#![forbid(unsafe_code)]
+
+mod fitness;
+mod links;
+mod resolver;
+mod routing;
+
+pub use fitness::{Problem, device, names, privilege, subnet, uplink};
+pub use links::{
+    BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP, describe, io_error, port_name,
+    port_of,
+};
+pub use resolver::resolver;
+pub use routing::{forwards_everything, routing};

@@ -1,0 +1,224 @@
+//! Interfaces, addresses and routes, read over rtnetlink.
+//!
+//! Everything that wsnic makes carries one of three interface groups (IFLA_GROUP), by which an
+//! earlier run's leftovers are found.
+
+use futures_util::{StreamExt, TryStreamExt};
+use netlink_packet_route::address::AddressAttribute;
+use netlink_packet_route::link::{
+    AfSpecInet, AfSpecUnspec, InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
+use rtnetlink::{Handle, RouteMessageBuilder};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use wsnic_proto::{Cidr, PortId};
+
+/// The bridge's name.
+pub const BRIDGE: &str = "wsbr0";
+/// The bridge of every network.
+pub const BRIDGE_GROUP: u32 = 0x7773_0000;
+/// Ports in use.
+pub const PORT_GROUP: u32 = 0x7773_0001;
+/// Ports about to be deleted, all by one message.
+pub const DYING_GROUP: u32 = 0x7773_0002;
+const PORT_PREFIX: &str = "wstap";
+
+/// The name of a port's TAP.
+pub fn port_name(port: PortId) -> String {
+    format!("{PORT_PREFIX}{}", port.0)
+}
+
+/// The port whose TAP has this name, if it is one of ours.
+pub fn port_of(name: &str) -> Option<PortId> {
+    let number: u32 = name.strip_prefix(PORT_PREFIX)?.parse().ok()?;
+    (port_name(PortId(number)) == name).then_some(PortId(number))
+}
+
+/// An interface as it is.
+#[derive(Debug, Clone, Default)]
+pub struct Link {
+    /// Its index.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// IFLA_GROUP.
+    pub group: u32,
+    /// IFLA_IFALIAS, a note.
+    pub alias: String,
+    /// Whether packets that come in here are forwarded.
+    pub forwarding: bool,
+    /// Whether it is up and has a carrier (IFF_RUNNING).
+    pub running: bool,
+    /// IFLA_ADDRESS.
+    pub address: Vec<u8>,
+    /// Of a TUN or TAP: IFLA_TUN_… of IFLA_INFO_DATA.
+    pub tun: Vec<InfoTun>,
+}
+
+/// A connection to rtnetlink.
+#[derive(Clone, Debug)]
+pub struct Links(pub Handle);
+
+impl Links {
+    /// Opens a connection, which is served by a task of the current runtime.
+    ///
+    /// # Errors
+    /// The kernel gives no socket.
+    pub fn connect() -> io::Result<Links> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        tokio::spawn(connection);
+        Ok(Links(handle))
+    }
+
+    /// All interfaces.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn all(&self) -> io::Result<Vec<Link>> {
+        self.0.link().get().execute().map_ok(describe).try_collect().await.map_err(io_error)
+    }
+
+    /// The interface of this name.
+    ///
+    /// # Errors
+    /// What the kernel says; `None` is no error.
+    pub async fn find(&self, name: &str) -> io::Result<Option<Link>> {
+        Ok(self.all().await?.into_iter().find(|link| link.name == name))
+    }
+
+    /// The IPv4 blocks of all interfaces, with the interface's index.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub async fn addresses(&self) -> io::Result<Vec<(u32, Cidr)>> {
+        let messages: Vec<_> =
+            self.0.address().get().execute().try_collect().await.map_err(io_error)?;
+        let blocks = messages.iter().filter_map(|message| {
+            let address = message.attributes.iter().find_map(|attribute| match attribute {
+                AddressAttribute::Address(IpAddr::V4(address)) => Some(*address),
+                _ => None,
+            })?;
+            Some((message.header.index, Cidr::containing(address, message.header.prefix_len)))
+        });
+        Ok(blocks.collect())
+    }
+
+    /// The interface of the IPv4 default route with the lowest metric.
+    ///
+    /// # Errors
+    /// What the kernel says; `None` is no error.
+    pub async fn default_route(&self) -> io::Result<Option<String>> {
+        let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let routes: Vec<RouteMessage> =
+            self.0.route().get(request).execute().try_collect().await.map_err(io_error)?;
+        let is_default = |route: &&RouteMessage| {
+            let table = number(route, |attribute| match attribute {
+                RouteAttribute::Table(table) => Some(*table),
+                _ => None,
+            });
+            route.header.destination_prefix_length == 0
+                && route.header.kind == RouteType::Unicast
+                && table.unwrap_or(u32::from(route.header.table)) == RT_TABLE_MAIN
+        };
+        let metric = |route: &RouteMessage| {
+            number(route, |attribute| match attribute {
+                RouteAttribute::Priority(metric) => Some(*metric),
+                _ => None,
+            })
+        };
+        let ways = routes.iter().filter(is_default);
+        let best = ways.filter_map(|route| Some((metric(route), out_interface(route)?))).min();
+        self.name_of(best.map(|(_, index)| index)).await
+    }
+
+    /// The interface by which packets to `address` leave.
+    ///
+    /// # Errors
+    /// What the kernel says; `None` (no route) is no error.
+    pub async fn route_to(&self, address: Ipv4Addr) -> io::Result<Option<String>> {
+        let mut request =
+            RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+        request.header.table = 0;
+        let mut routes = std::pin::pin!(self.0.route().get(request).execute());
+        match routes.next().await {
+            Some(Ok(route)) if route.header.kind == RouteType::Unicast => {
+                self.name_of(out_interface(&route)).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn name_of(&self, index: Option<u32>) -> io::Result<Option<String>> {
+        let Some(index) = index else { return Ok(None) };
+        Ok(self.all().await?.into_iter().find(|link| link.index == index).map(|link| link.name))
+    }
+}
+
+/// An interface as the kernel describes it.
+pub fn describe(message: LinkMessage) -> Link {
+    let running = message.header.flags.contains(LinkFlags::Running);
+    let mut link = Link { index: message.header.index, running, ..Link::default() };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::Group(group) => link.group = group,
+            LinkAttribute::Address(address) => link.address = address,
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    if let LinkInfo::Data(InfoData::Tun(tun)) = info {
+                        link.tun = tun;
+                    }
+                }
+            }
+            LinkAttribute::AfSpecUnspec(specs) => {
+                link.forwarding = specs.iter().any(|spec| match spec {
+                    AfSpecUnspec::Inet(confs) => confs.iter().any(
+                        |conf| matches!(conf, AfSpecInet::DevConf(conf) if conf.forwarding != 0),
+                    ),
+                    _ => false,
+                });
+            }
+            _ => {}
+        }
+    }
+    link
+}
+
+fn number(route: &RouteMessage, of: impl Fn(&RouteAttribute) -> Option<u32>) -> Option<u32> {
+    route.attributes.iter().find_map(of)
+}
+
+fn out_interface(route: &RouteMessage) -> Option<u32> {
+    number(route, |attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(*index),
+        _ => None,
+    })
+}
+
+/// What the kernel said.
+pub fn io_error(error: rtnetlink::Error) -> io::Error {
+    match error {
+        rtnetlink::Error::NetlinkError(message) => message.to_io(),
+        other => io::Error::other(other.to_string()),
+    }
+}
+
+/// linux/rtnetlink.h
+const RT_TABLE_MAIN: u32 = 254;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_we_would_give_are_ours() {
+        assert_eq!(port_of("wstap0"), Some(PortId(0)));
+        assert_eq!(port_of("wstap1022"), Some(PortId(1022)));
+        for name in ["wstap", "wstap01", "wstap-1", "wstap+1", "wstap1x", "eth0", "wstap4294967296"]
+        {
+            assert_eq!(port_of(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! nf_tables over netlink: changes in one transaction, and what is there.
+//!
+//! For the helper, which makes its own tables, and for the command `wsnic`, which reads those of
+//! others. Knows no policy, executes no program, and trusts no length that it reads.
+#![forbid(unsafe_code)]
+
+mod attribute;
+mod batch;
+mod rule;
+mod socket;
+
+pub use attribute::{attribute, attributes, number, text};
+pub use batch::{Batch, Family, HookPoint, Table, TableFlags, Verdict};
+pub use rule::{
+    CT_STATE, META_IIFNAME, META_NFPROTO, META_OIFNAME, Rule, STATE_ESTABLISHED, STATE_NEW,
+    Transport,
+};
+pub use socket::{ChainInfo, Netfilter, NftError, RuleInfo, TableInfo};
