@@ -1,11 +1,12 @@
 //! What keeps wsnic from starting on this machine, and what to do about it.
 
 use crate::links::{BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP, port_of};
+use crate::routing::way_out;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
 use wsnic_proto::Cidr;
-use wsnic_proto::settings::{InterfaceName, Nat};
+use wsnic_proto::settings::{InterfaceName, Nat, Network};
 
 /// Why wsnic cannot start here.
 #[derive(Debug, Clone)]
@@ -43,6 +44,18 @@ pub fn device() -> Option<Problem> {
         format!("/dev/net/tun cannot be opened ({error})"),
         "run `modprobe tun`, or give the container --device /dev/net/tun",
     ))
+}
+
+/// All of them, for this network.
+///
+/// # Errors
+/// The kernel does not answer.
+pub async fn problems(network: &Network, links: &Links) -> io::Result<Vec<Problem>> {
+    let mut found: Vec<Problem> = privilege().into_iter().chain(device()).collect();
+    found.extend(names(links).await?);
+    found.extend(subnet(network.plan.subnet(), links).await?);
+    found.extend(uplink(&network.nat, links).await?.err());
+    Ok(found)
 }
 
 /// Foreign interfaces with names that wsnic would give.
@@ -92,14 +105,7 @@ pub async fn uplink(
     nat: &Nat,
     links: &Links,
 ) -> io::Result<Result<Option<InterfaceName>, Problem>> {
-    let name = match nat {
-        Nat::Off => return Ok(Ok(None)),
-        Nat::DefaultRoute => {
-            let name = links.default_route().await?;
-            return Ok(Ok(name.and_then(|name| InterfaceName::new(&name))));
-        }
-        Nat::Interface(name) => name,
-    };
+    let Nat::Interface(name) = nat else { return Ok(Ok(way_out(nat, links).await?)) };
     let others: Vec<String> = links.all().await?.into_iter().map(|link| link.name).collect();
     if others.iter().any(|other| other == name.as_str()) {
         return Ok(Ok(Some(name.clone())));

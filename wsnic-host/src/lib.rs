@@ -9,10 +9,19 @@ mod links;
 mod resolver;
 mod routing;
 
-pub use fitness::{Problem, device, names, privilege, subnet, uplink};
+pub use fitness::{Problem, device, names, privilege, problems, subnet, uplink};
 pub use links::{
     BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP, describe, io_error, port_name,
     port_of,
 };
 pub use resolver::resolver;
-pub use routing::{forwards_everything, routing};
+pub use routing::{forwards_everything, routing, way_out, ways_to};
+
+use wsnic_proto::MacAddr;
+
+/// The bridge's address, the same at every start on this machine: guests keep it in their ARP caches.
+pub fn bridge_mac() -> MacAddr {
+    let mut seed = std::fs::read("/etc/machine-id").unwrap_or_default();
+    seed.extend_from_slice(BRIDGE.as_bytes());
+    MacAddr::locally_administered(&seed)
+}

@@ -25,20 +25,15 @@ pub enum NetworkError {
     #[error("{0}")]
     Unfit(String),
     /// A netlink request failed.
-    #[error("cannot {action}")]
-    Link {
-        /// What was tried.
-        action: &'static str,
-        /// What the kernel said.
-        source: io::Error,
-    },
+    #[error("cannot {0}")]
+    Link(&'static str, #[source] io::Error),
     /// A firewall request failed.
     #[error(transparent)]
     Firewall(#[from] FirewallError),
 }
 
 fn link(action: &'static str) -> impl Fn(io::Error) -> NetworkError {
-    move |source| NetworkError::Link { action, source }
+    move |source| NetworkError::Link(action, source)
 }
 
 /// A network that is up.
@@ -86,7 +81,7 @@ impl Network {
             forwarding: Vec::new(),
             ways: Vec::new(),
             routing: String::new(),
-            bridge_mac: bridge_mac(),
+            bridge_mac: wsnic_host::bridge_mac(),
             bridge: 0,
         };
         if let Err(error) = network.build(old, resume).await {
@@ -187,20 +182,13 @@ impl Network {
         if ways.is_empty() {
             return Ok(ways);
         }
-        let mut also = Vec::new();
         let allowed = self.policy.allow.iter().map(|block| block.network());
-        for address in allowed.chain(self.policy.resolver).chain(self.policy.nameservers.clone()) {
-            also.extend(self.links.route_to(address).await?);
-        }
-        if self.policy.access != GuestAccess::Internet {
-            let addresses = self.links.addresses().await?;
-            let has_address = |link: &Link| addresses.iter().any(|(index, _)| *index == link.index);
-            also.extend(
-                self.links.all().await?.into_iter().filter(has_address).map(|link| link.name),
-            );
-        }
-        for name in also.iter().filter(|name| *name != BRIDGE && *name != "lo") {
-            ways.extend(InterfaceName::new(name).filter(|name| !ways.contains(name)));
+        let named = allowed.chain(self.policy.resolver).chain(self.policy.nameservers.clone());
+        let all = self.policy.access != GuestAccess::Internet;
+        for name in wsnic_host::ways_to(named, all, &self.links).await? {
+            if !ways.contains(&name) {
+                ways.push(name);
+            }
         }
         Ok(ways)
     }
@@ -348,18 +336,10 @@ async fn policy(settings: &Settings, links: &Links) -> Policy {
 
 /// What the host is like at the moment: its way out and its resolver.
 async fn look_up(options: &Options, links: &Links, policy: &mut Policy) {
-    let uplink = match &options.nat {
-        Nat::Off => None,
-        Nat::Interface(name) => Some(name.clone()),
-        Nat::DefaultRoute => match links.default_route().await {
-            Ok(name) => name.and_then(|name| InterfaceName::new(&name)),
-            Err(error) => {
-                tracing::warn!(%error, "cannot look up the default route");
-                None
-            }
-        },
-    };
-    policy.uplinks = uplink.into_iter().collect();
+    let uplink = wsnic_host::way_out(&options.nat, links).await;
+    let uplink =
+        uplink.inspect_err(|error| tracing::warn!(%error, "cannot look up the default route"));
+    policy.uplinks = uplink.ok().flatten().into_iter().collect();
     policy.resolver = match policy.nameservers.first() {
         _ if options.nat == Nat::Off => None,
         Some(server) => Some(*server),
@@ -369,22 +349,10 @@ async fn look_up(options: &Options, links: &Links, policy: &mut Policy) {
 
 /// What would make the start fail, or harm what is there.
 async fn refuse_unfit(settings: &Settings, links: &Links) -> Result<(), NetworkError> {
-    let looking = link("look at the interfaces");
-    let network = &settings.network;
-    let mut problems: Vec<_> =
-        wsnic_host::privilege().into_iter().chain(wsnic_host::device()).collect();
-    problems.extend(wsnic_host::names(links).await.map_err(&looking)?);
-    problems.extend(wsnic_host::subnet(network.plan.subnet(), links).await.map_err(&looking)?);
-    problems.extend(wsnic_host::uplink(&network.nat, links).await.map_err(&looking)?.err());
+    let problems = wsnic_host::problems(&settings.network, links).await;
+    let problems = problems.map_err(link("look at the interfaces"))?;
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     if problems.is_empty() { Ok(()) } else { Err(NetworkError::Unfit(problems.join("; "))) }
-}
-
-/// The same address at every start on this machine: guests keep it in their ARP caches.
-fn bridge_mac() -> MacAddr {
-    let mut seed = std::fs::read("/etc/machine-id").unwrap_or_default();
-    seed.extend_from_slice(BRIDGE.as_bytes());
-    MacAddr::locally_administered(&seed)
 }
 
 /// The interfaces that forward because of a helper that died: behind "wsnic", subnet and MTU.

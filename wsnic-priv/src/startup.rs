@@ -31,28 +31,18 @@ enum StartError {
     #[error(transparent)]
     Network(#[from] NetworkError),
     /// The socket for the front-end cannot be had.
-    #[error("cannot listen on {} (is another wsnic running? see option helper_socket)", path.display())]
-    Socket {
-        /// Where.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    #[error("cannot listen on {} (is another wsnic running? see option helper_socket)", .0.display())]
+    Socket(PathBuf, #[source] io::Error),
     /// The process could not lock itself in.
     #[error(transparent)]
     Sandbox(#[from] CloseError),
     /// The system refused something basic.
-    #[error("cannot {action}")]
-    System {
-        /// What was tried.
-        action: &'static str,
-        /// What it said.
-        source: io::Error,
-    },
+    #[error("cannot {0}")]
+    System(&'static str, #[source] io::Error),
 }
 
 fn system<E: Into<io::Error>>(action: &'static str) -> impl Fn(E) -> StartError {
-    move |source| StartError::System { action, source: source.into() }
+    move |source| StartError::System(action, source.into())
 }
 
 /// Runs the program to its end; the last error is its last line of the log.
@@ -118,7 +108,7 @@ fn open(loaded: &Loaded) -> Result<(Start, Option<Janitor>), StartError> {
     let (listener, janitor) = match listener {
         Some(listener) => (listener, None),
         None => {
-            let failed = |source| StartError::Socket { path: path.clone(), source };
+            let failed = |source| StartError::Socket(path.clone(), source);
             let hired = Janitor::hire(path, || packet::listen(path)).map_err(failed)?;
             (hired.0, Some(hired.1))
         }

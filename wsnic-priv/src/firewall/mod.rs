@@ -94,23 +94,15 @@ impl Note {
 /// Why the guests' firewall does not stand.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FirewallError {
-    /// A running process has our tables.
+    /// A running process has our table.
     #[error(
-        "table {table} belongs to another running process: another wsnic runs in this network \
+        "table {0} belongs to another running process: another wsnic runs in this network \
          namespace, stop it first"
     )]
-    OtherInstance {
-        /// Family and name.
-        table: String,
-    },
+    OtherInstance(String),
     /// nf_tables did not do what was asked.
-    #[error("cannot {operation}")]
-    NfTables {
-        /// What was to be done.
-        operation: &'static str,
-        #[source]
-        source: NftError,
-    },
+    #[error("cannot {0}")]
+    NfTables(&'static str, #[source] NftError),
 }
 
 /// The firewall of a running helper.
@@ -227,7 +219,7 @@ impl Firewall {
         let port = self.nf.port();
         for info in &present {
             if info.owner.is_some_and(|owner| owner != port) {
-                return Err(FirewallError::OtherInstance { table: info.table.to_string() });
+                return Err(FirewallError::OtherInstance(info.table.to_string()));
             }
         }
         loop {
@@ -292,7 +284,7 @@ fn own_tables(nf: &mut Netfilter) -> Result<Vec<TableInfo>, NftError> {
 }
 
 fn failed(operation: &'static str) -> impl Fn(NftError) -> FirewallError {
-    move |source| FirewallError::NfTables { operation, source }
+    move |source| FirewallError::NfTables(operation, source)
 }
 
 /// Flags of guard and NAT, the best first; see [`TableFlags`] for which kernel knows what.
