@@ -11,6 +11,7 @@ pub mod codec;
 pub mod conf;
 pub mod frame;
 pub mod message;
+pub mod offload;
 pub mod options;
 pub mod settings;
 

@@ -1,0 +1,152 @@
+//! The Internet checksum (RFC 1071).
+//!
+//! Sums are kept unfolded in 64 bits and in the host's byte order: a ones' complement sum does not
+//! depend on the order of its bytes as long as all are added, and the result is stored, in the same
+//! order (RFC 1071 §2 B). Adding 32 bits at a time to 64 leaves room for 16 GiB, and the compiler
+//! makes vector instructions of it.
+
+/// The sum of `bytes`, padded with a zero byte if their number is odd.
+///
+/// Parts of a whole can be summed one by one if all but the last have an even length.
+#[inline]
+pub(super) fn sum(bytes: &[u8]) -> u64 {
+    let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+    blocks.iter().map(sum_of_block).sum::<u64>() + sum_of_rest(rest)
+}
+
+/// Copies as much of `from` as `to` holds, and gives its sum.
+#[inline]
+pub(super) fn copy_and_sum(from: &[u8], to: &mut [u8]) -> u64 {
+    let len = from.len().min(to.len());
+    let (from_blocks, from_rest) = from[..len].as_chunks::<BLOCK>();
+    let (to_blocks, to_rest) = to[..len].as_chunks_mut::<BLOCK>();
+    let mut total = 0;
+    for (from, to) in from_blocks.iter().zip(to_blocks) {
+        *to = *from;
+        total += sum_of_block(from);
+    }
+    to_rest.copy_from_slice(from_rest);
+    total + sum_of_rest(from_rest)
+}
+
+/// What a number in network byte order adds to a sum.
+#[inline]
+pub(super) fn of(number: u16) -> u64 {
+    u64::from(number.to_be())
+}
+
+/// What takes a number in network byte order away from a sum: ones' complement has no other way.
+#[inline]
+pub(super) fn without(number: u16) -> u64 {
+    u64::from(!number.to_be())
+}
+
+/// The sum as 16 bits, as they stand in a packet: how an unfinished checksum is handed on.
+#[inline]
+pub(super) fn folded(sum: u64) -> [u8; 2] {
+    fold(sum).to_ne_bytes()
+}
+
+/// The checksum as it stands in a packet.
+#[inline]
+pub(super) fn finished(sum: u64) -> [u8; 2] {
+    (!fold(sum)).to_ne_bytes()
+}
+
+/// The checksum for where 0 means that there is none (RFC 768): then it is 0xffff, which is equal.
+#[inline]
+pub(super) fn finished_not_zero(sum: u64) -> [u8; 2] {
+    match finished(sum) {
+        [0, 0] => [0xff, 0xff],
+        checksum => checksum,
+    }
+}
+
+/// True if the sum of what was sent, its checksum with it, is right.
+#[inline]
+pub(super) fn is_right(sum: u64) -> bool {
+    fold(sum) == 0xffff
+}
+
+/// Four vector registers of x86-64's baseline.
+const BLOCK: usize = 64;
+
+#[inline]
+fn sum_of_block(block: &[u8; BLOCK]) -> u64 {
+    let (words, _) = block.as_chunks::<4>();
+    words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum()
+}
+
+#[inline]
+fn sum_of_rest(rest: &[u8]) -> u64 {
+    let (pairs, odd) = rest.as_chunks::<2>();
+    let pairs: u64 = pairs.iter().map(|pair| u64::from(u16::from_ne_bytes(*pair))).sum();
+    pairs + odd.first().map_or(0, |last| u64::from(u16::from_ne_bytes([*last, 0])))
+}
+
+#[inline]
+fn fold(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    // At most 0x1fffe by now, so that the carry is the last one.
+    ((sum & 0xffff) + (sum >> 16)) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// RFC 1071 §1, by the book.
+    fn reference(bytes: &[u8]) -> u16 {
+        let mut sum = 0u32;
+        for pair in bytes.chunks(2) {
+            sum += u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
+    }
+
+    #[test]
+    fn the_example_of_rfc_1071_comes_out() {
+        let bytes = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(folded(sum(&bytes)), [0xdd, 0xf2]);
+        assert_eq!(finished(sum(&bytes)), [0x22, 0x0d]);
+    }
+
+    #[test]
+    fn all_carries_are_added() {
+        assert_eq!(fold(0), 0);
+        assert_eq!(fold(u64::MAX), 0xffff);
+        assert_eq!(fold(0xffff_ffff_0001_ffff), 1);
+        assert_eq!(finished(sum(&[0xff; 65_536])), [0, 0]);
+    }
+
+    #[test]
+    fn a_checksum_of_zero_is_sent_as_ffff_where_zero_means_none() {
+        assert_eq!(finished_not_zero(sum(&[0xff, 0xff])), [0xff, 0xff]);
+        assert_eq!(finished_not_zero(sum(&[0xff, 0xfe])), [0, 1]);
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_those_of_the_book_at_every_length_and_in_parts(
+            bytes in proptest::collection::vec(any::<u8>(), 0..600), cut in 0usize..300, taken: u16,
+        ) {
+            let expected = reference(&bytes).to_be_bytes();
+            prop_assert_eq!(finished(sum(&bytes)), expected);
+            let mut copy = vec![0; bytes.len()];
+            prop_assert_eq!(finished(copy_and_sum(&bytes, &mut copy)), expected);
+            prop_assert_eq!(&copy, &bytes);
+            let (head, tail) = bytes.split_at((cut * 2).min(bytes.len()));
+            prop_assert_eq!(finished(sum(head) + sum(tail)), expected);
+            let whole = [&bytes[..], &expected].concat();
+            if bytes.len() % 2 == 0 {
+                prop_assert!(is_right(sum(&whole)));
+            }
+            let there_and_back = fold(sum(&bytes) + of(taken) + without(taken));
+            prop_assert_eq!(there_and_back % 0xffff, fold(sum(&bytes)) % 0xffff);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! From frames to a super-frame: consecutive frames of one TCP flow become one write.
+//!
+//! The kernel may send a super-frame on as it is, or cut it again, for a port that takes none. Then
+//! the frames must be those that the guest sent, so only such are joined as differ in nothing but
+//! what segmentation changes: lengths, checksums, sequence number, PSH on the last, and the ids of
+//! IPv4. Of those the kernel makes consecutive numbers, from the first one's on. With DF set that
+//! is always right: such a packet is atomic, its id may be any and nobody may look at it (RFC 6864
+//! §4). Without DF a router may fragment it, and a made-up id could be that of another packet of
+//! this guest, so such frames are joined only if their ids are consecutive already.
+//!
+//! A frame with a wrong checksum is not joined: the kernel would compute the checksum anew and make
+//! the guest's broken data look right.
+
+use super::checksum::{finished, folded, is_right, of as sum_of_number, sum};
+use super::{
+    ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, GSO_TCPV4, GSO_TCPV6, HEADER_LEN, IPV4_LEN, IPV6_LEN,
+    MIN_TCP_SEGMENT, NEEDS_CSUM, PROTOCOL_TCP, PSH, TCP_CHECKSUM_AT, TCP_LEN, VnetHeader, put,
+    short, word,
+};
+use crate::frame;
+use std::io::IoSlice;
+use std::ops::Range;
+
+/// Frames that wait to be written to a TAP with IFF_VNET_HDR as one.
+///
+/// The frames stay where they are, in the caller's buffer, which must be the same and unchanged
+/// from the first [`Run::offer`] to [`Run::flush`].
+#[derive(Debug)]
+pub struct Run {
+    /// The kernel's header and the headers of the first frame; made ready by `flush`.
+    head: [u8; HEADER_LEN + MAX_HEADERS],
+    /// Bytes of the first frame's headers.
+    headers_len: usize,
+    is_ipv6: bool,
+    /// The payload of each frame.
+    pieces: [Piece; MAX_FRAMES],
+    frames: usize,
+    /// Where the first frame begins.
+    start: usize,
+    /// Bytes of all frames as they were offered.
+    bytes: usize,
+    /// Bytes of all payloads.
+    payload: usize,
+    /// Payload bytes of the first frame: no other has more.
+    size: usize,
+    next_sequence: u32,
+    pushed: bool,
+    /// Nothing more fits behind what is pending.
+    complete: bool,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// It is pending, and the next one may fit behind it.
+    Joined,
+    /// It is pending and ends the run: it was pushed, is shorter, stands alone, or the run is full.
+    Complete,
+    /// It does not fit what is pending, which is to be flushed; then it is to be offered again.
+    Refused,
+}
+
+impl Run {
+    /// An empty run. It can be used again and again.
+    pub fn new() -> Run {
+        Run {
+            head: [0; HEADER_LEN + MAX_HEADERS],
+            headers_len: 0,
+            is_ipv6: false,
+            pieces: [Piece::default(); MAX_FRAMES],
+            frames: 0,
+            start: 0,
+            bytes: 0,
+            payload: 0,
+            size: 0,
+            next_sequence: 0,
+            pushed: false,
+            complete: false,
+        }
+    }
+
+    /// True if nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.frames == 0
+    }
+
+    /// Takes the frame at `range` of `buffer`, if it fits what is pending.
+    ///
+    /// An empty run takes every frame. One that cannot be joined is complete by itself and will be
+    /// written unchanged.
+    #[inline]
+    pub fn offer(&mut self, buffer: &[u8], range: Range<usize>) -> Offered {
+        if self.complete {
+            return Offered::Refused;
+        }
+        let frame = buffer.get(range.clone()).unwrap_or_default();
+        match Segment::new(frame) {
+            Some(segment) if self.is_empty() && segment.may_start() && segment.is_right() => {
+                self.start(&segment, range.start);
+                self.add(&segment, range.start);
+            }
+            _ if self.is_empty() => {
+                (self.frames, self.start, self.bytes) = (1, range.start, frame.len());
+                self.complete = true;
+            }
+            Some(segment) if self.fits(&segment) && segment.is_right() => {
+                self.add(&segment, range.start);
+            }
+            _ => return Offered::Refused,
+        }
+        if self.complete { Offered::Complete } else { Offered::Joined }
+    }
+
+    /// Hands what is pending to `write`, as pieces of one write in order, and forgets it.
+    ///
+    /// Returns the number of frames, their bytes, and what `write` returned; None if nothing was
+    /// pending. `buffer` is that of [`Run::offer`].
+    #[inline]
+    pub fn flush<R>(
+        &mut self,
+        buffer: &[u8],
+        write: impl FnOnce(&[IoSlice<'_>]) -> R,
+    ) -> Option<(usize, usize, R)> {
+        let (frames, bytes) = (self.frames, self.bytes);
+        let written = match self.pieces.get(..frames)? {
+            [] => return None,
+            [_] => {
+                let frame = Piece { start: self.start, len: bytes };
+                write(&[IoSlice::new(&[0; HEADER_LEN]), IoSlice::new(frame.of(buffer))])
+            }
+            pieces => {
+                let mut slices = [IoSlice::new(&[]); 1 + MAX_FRAMES];
+                for (slice, piece) in slices[1..].iter_mut().zip(pieces) {
+                    *slice = IoSlice::new(piece.of(buffer));
+                }
+                self.finish_head();
+                slices[0] = IoSlice::new(&self.head[..HEADER_LEN + self.headers_len]);
+                write(&slices[..1 + frames])
+            }
+        };
+        (self.frames, self.complete) = (0, false);
+        Some((frames, bytes, written))
+    }
+
+    fn start(&mut self, first: &Segment<'_>, at: usize) {
+        let headers = &first.frame[..first.headers_len];
+        self.head[HEADER_LEN..HEADER_LEN + headers.len()].copy_from_slice(headers);
+        self.headers_len = headers.len();
+        self.is_ipv6 = first.is_ipv6;
+        (self.start, self.bytes, self.payload) = (at, 0, 0);
+        self.size = first.payload_len();
+        self.next_sequence = first.sequence();
+    }
+
+    fn add(&mut self, segment: &Segment<'_>, at: usize) {
+        let len = segment.payload_len();
+        self.pieces[self.frames] = Piece { start: at + segment.headers_len, len };
+        self.frames += 1;
+        self.bytes += segment.frame.len();
+        self.payload += len;
+        self.next_sequence = self.next_sequence.wrapping_add(len as u32);
+        self.pushed = segment.is_pushed();
+        self.complete = self.pushed
+            || len < self.size
+            || self.frames == MAX_FRAMES
+            || self.headers_len + self.payload + self.size > MAX_LEN;
+    }
+
+    /// Whether `segment` is the next of the pending flow. A run that is not complete has room.
+    #[inline]
+    fn fits(&self, segment: &Segment<'_>) -> bool {
+        let (first, own) = (self.headers(), segment.frame);
+        let at = segment.transport_at();
+        let is_same = |range: Range<usize>| first.get(range.clone()) == own.get(range);
+        segment.is_ipv6 == self.is_ipv6
+            && segment.headers_len == self.headers_len
+            && segment.payload_len() <= self.size
+            && segment.sequence() == self.next_sequence
+            // Addresses, EtherType, and what stands before the packet's length.
+            && if self.is_ipv6 {
+                is_same(0..18) && is_same(20..at)
+            } else {
+                is_same(0..16) && is_same(20..24) && is_same(26..at) && self.is_id_legal(own)
+            }
+            // Ports; acknowledgement and header length; window; urgent pointer and options.
+            && is_same(at..at + 4)
+            && is_same(at + 8..at + 13)
+            && is_same(at + 14..at + 16)
+            && is_same(at + 18..self.headers_len)
+    }
+
+    /// Whether the id that the kernel would give this IPv4 frame does no harm.
+    fn is_id_legal(&self, frame: &[u8]) -> bool {
+        let is_atomic = frame[20] & DONT_FRAGMENT != 0;
+        is_atomic || short(frame, 18) == short(self.headers(), 18).wrapping_add(self.frames as u16)
+    }
+
+    fn headers(&self) -> &[u8] {
+        &self.head[HEADER_LEN..HEADER_LEN + self.headers_len]
+    }
+
+    /// Makes of the first frame's headers those of the super-frame.
+    fn finish_head(&mut self) {
+        let at = transport_at(self.is_ipv6);
+        let headers_len = self.headers_len;
+        let header = VnetHeader {
+            flags: NEEDS_CSUM,
+            gso_type: if self.is_ipv6 { GSO_TCPV6 } else { GSO_TCPV4 },
+            // A frame of 64 KiB at most, so all of these fit.
+            hdr_len: headers_len as u16,
+            gso_size: self.size as u16,
+            csum_start: at as u16,
+            csum_offset: TCP_CHECKSUM_AT as u16,
+        };
+        put(&mut self.head, 0, header.bytes());
+        let headers = &mut self.head[HEADER_LEN..HEADER_LEN + headers_len];
+        let len = (headers_len - IP_AT + self.payload) as u16;
+        let transport_len = len - (at - IP_AT) as u16;
+        if self.is_ipv6 {
+            put(headers, IP_AT + 4, transport_len.to_be_bytes());
+        } else {
+            put(headers, IP_AT + 2, len.to_be_bytes());
+            put(headers, IP_AT + 10, [0; 2]);
+            let checksum = finished(sum(&headers[IP_AT..at]));
+            put(headers, IP_AT + 10, checksum);
+        }
+        if self.pushed {
+            headers[at + 13] |= PSH;
+        }
+        let pseudo_header = sum(&headers[addresses_at(self.is_ipv6)..at])
+            + sum_of_number(u16::from(PROTOCOL_TCP))
+            + sum_of_number(transport_len);
+        put(headers, at + TCP_CHECKSUM_AT, folded(pseudo_header));
+    }
+}
+
+impl Default for Run {
+    fn default() -> Run {
+        Run::new()
+    }
+}
+
+/// Bytes of the caller's buffer.
+#[derive(Debug, Clone, Copy, Default)]
+struct Piece {
+    start: usize,
+    len: usize,
+}
+
+impl Piece {
+    fn of(self, buffer: &[u8]) -> &[u8] {
+        buffer.get(self.start..).and_then(|rest| rest.get(..self.len)).unwrap_or_default()
+    }
+}
+
+/// A frame that could be joined with others, if its checksums are right: TCP over IPv4 without
+/// options or over IPv6 without extension headers, with payload, and with no flags but ACK and PSH.
+struct Segment<'a> {
+    frame: &'a [u8],
+    is_ipv6: bool,
+    headers_len: usize,
+    /// Where the packet ends: a short frame may be padded.
+    end: usize,
+}
+
+impl<'a> Segment<'a> {
+    #[inline]
+    fn new(frame: &'a [u8]) -> Option<Segment<'a>> {
+        let fixed = frame.first_chunk::<{ IP_AT + IPV4_LEN + TCP_LEN }>()?;
+        let (is_ipv6, len) = match short(fixed, 12) {
+            ETHERTYPE_IPV4 => {
+                // No options, nothing of a fragment.
+                let is_plain = fixed[IP_AT] == 0x45 && short(fixed, 20) & !0x4000 == 0;
+                if !is_plain || fixed[23] != PROTOCOL_TCP {
+                    return None;
+                }
+                (false, usize::from(short(fixed, 16)))
+            }
+            ETHERTYPE_IPV6 => {
+                if fixed[IP_AT] >> 4 != 6 || fixed[20] != PROTOCOL_TCP {
+                    return None;
+                }
+                (true, IPV6_LEN + usize::from(short(fixed, 18)))
+            }
+            _ => return None,
+        };
+        let end = IP_AT + len;
+        // Padding is for frames of less than 60 bytes (IEEE 802.3 §4.2.3.3); behind others nothing
+        // should be, and joining would lose it.
+        if end > frame.len() || (end < frame.len() && frame.len() > MIN_WIRE_LEN) {
+            return None;
+        }
+        let at = transport_at(is_ipv6);
+        let tcp = frame.get(at..end)?.first_chunk::<TCP_LEN>()?;
+        let headers_len = at + usize::from(tcp[12] >> 4) * 4;
+        let is_plain = tcp[12] & 0x0f == 0 && tcp[13] & !PSH == ACK;
+        let has_payload = headers_len >= at + TCP_LEN && headers_len < end && end <= MAX_LEN;
+        (is_plain && has_payload).then_some(Segment { frame, is_ipv6, headers_len, end })
+    }
+
+    /// Whether another may follow it.
+    fn may_start(&self) -> bool {
+        !self.is_pushed() && self.payload_len() >= MIN_TCP_SEGMENT
+    }
+
+    /// Whether its checksums are right. This reads all of it.
+    #[inline]
+    fn is_right(&self) -> bool {
+        let at = transport_at(self.is_ipv6);
+        let transport = sum(&self.frame[addresses_at(self.is_ipv6)..self.end])
+            + sum_of_number(u16::from(PROTOCOL_TCP))
+            + sum_of_number((self.end - at) as u16);
+        is_right(transport) && (self.is_ipv6 || is_right(sum(&self.frame[IP_AT..at])))
+    }
+
+    fn transport_at(&self) -> usize {
+        transport_at(self.is_ipv6)
+    }
+
+    fn payload_len(&self) -> usize {
+        self.end - self.headers_len
+    }
+
+    fn sequence(&self) -> u32 {
+        word(self.frame, self.transport_at() + 4)
+    }
+
+    fn is_pushed(&self) -> bool {
+        self.frame[self.transport_at() + 13] & PSH != 0
+    }
+}
+
+fn transport_at(is_ipv6: bool) -> usize {
+    IP_AT + if is_ipv6 { IPV6_LEN } else { IPV4_LEN }
+}
+
+/// Where the addresses begin, behind which the transport header follows at once.
+fn addresses_at(is_ipv6: bool) -> usize {
+    IP_AT + if is_ipv6 { 8 } else { 12 }
+}
+
+const IP_AT: usize = frame::HEADER_LEN;
+/// In the byte with the flags of IPv4 (RFC 791 §3.1).
+const DONT_FRAGMENT: u8 = 0x40;
+/// Bytes of the shortest frame on a wire, without FCS.
+const MIN_WIRE_LEN: usize = 60;
+/// Ethernet, IPv6, and TCP with all its options.
+const MAX_HEADERS: usize = IP_AT + IPV6_LEN + 60;
+/// Frames in a run: as many of 1,024 bytes as IP can hold in one packet.
+const MAX_FRAMES: usize = 64;
+/// Bytes of a super-frame with all its headers. IP would take 14 more, but the kernel cuts what has
+/// 64 KiB with its Ethernet header (GSO_LEGACY_MAX_SIZE) before it hands it to an interface.
+const MAX_LEN: usize = 65_535;
