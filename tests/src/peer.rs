@@ -108,6 +108,29 @@ pub struct HeldPort {
     pub generation: Generation,
     /// The TAP.
     pub tap: OwnedFd,
+    /// Bytes of the virtio_net_hdr before each frame, 0 or 10.
+    pub header: usize,
+}
+
+impl HeldPort {
+    /// Sends a whole frame to the network.
+    ///
+    /// # Errors
+    /// As write(2).
+    pub fn send(&self, frame: &[u8]) -> nix::Result<()> {
+        let packet = [&vec![0; self.header], frame].concat();
+        nix::unistd::write(&self.tap, &packet).map(drop)
+    }
+
+    /// The next frame for the guest, without its header.
+    ///
+    /// # Errors
+    /// As read(2); EAGAIN when there is none.
+    pub fn receive(&self) -> nix::Result<Vec<u8>> {
+        let mut packet = vec![0; self.header + 0x1_0000];
+        let len = nix::unistd::read(&self.tap, &mut packet)?;
+        Ok(packet[self.header..len].to_vec())
+    }
 }
 
 /// A connection to the helper.
@@ -215,8 +238,9 @@ impl Peer {
     pub fn open(&self) -> HeldPort {
         assert!(self.say(&Request::Open { req: 7, network: 0 }), "the helper takes a request");
         match self.hear() {
-            Some((Reply::Opened { req: 7, port, generation, .. }, Some(tap))) => {
-                HeldPort { id: port, generation, tap }
+            Some((Reply::Opened { req: 7, port, generation, offloads, .. }, Some(tap))) => {
+                let header = if offloads == 0 { 0 } else { 10 };
+                HeldPort { id: port, generation, tap, header }
             }
             other => panic!("an open is answered by a port: {other:?}"),
         }
@@ -224,7 +248,7 @@ impl Peer {
 
     /// Gives a port back and waits until it is deleted.
     pub fn close(&self, port: HeldPort) {
-        let HeldPort { id: port, generation, tap } = port;
+        let HeldPort { id: port, generation, tap, .. } = port;
         self.say(&Request::Close { req: 8, port, generation });
         let answer = self.hear();
         assert!(matches!(answer, Some((Reply::Done { req: 8 }, None))), "{answer:?}");

@@ -2,7 +2,6 @@
 //! own: it loses its connection and all its ports, and nobody else anything.
 
 use nix::errno::Errno;
-use std::os::fd::{AsFd, OwnedFd};
 use wsnic_proto::{Reply, Request};
 use wsnic_tests::{HeldPort, Helper, Lab, Peer, Tampering, wait_until};
 
@@ -134,8 +133,8 @@ fn bystander(helper: &Helper) -> (Peer, [HeldPort; 2]) {
 
 fn is_unharmed(peer: &Peer, [one, other]: &[HeldPort; 2]) {
     is_served(peer);
-    pass(&one.tap, &other.tap);
-    pass(&other.tap, &one.tap);
+    pass(one, other);
+    pass(other, one);
 }
 
 fn is_served(peer: &Peer) {
@@ -157,13 +156,12 @@ fn is_served_behind_events(peer: &Peer) {
 }
 
 /// A frame gets from one TAP to the other.
-fn pass(from: &OwnedFd, to: &OwnedFd) {
+fn pass(from: &HeldPort, to: &HeldPort) {
     wait_until("a frame has passed", || {
-        nix::unistd::write(from, &FRAME).expect("a TAP takes a frame");
-        let mut frame = [0; 2048];
+        from.send(&FRAME).expect("a TAP takes a frame");
         loop {
-            match nix::unistd::read(to.as_fd(), &mut frame) {
-                Ok(len) if frame[..len] == FRAME => return true,
+            match to.receive() {
+                Ok(frame) if frame == FRAME => return true,
                 Ok(_) => {}
                 Err(Errno::EAGAIN) => return false,
                 Err(error) => panic!("{error}"),

@@ -60,6 +60,8 @@ pub struct Port {
     pub generation: Generation,
     /// The TAP, non-blocking.
     pub fd: OwnedFd,
+    /// Whether each frame has a virtio_net_hdr before it.
+    pub offloads: bool,
     /// Told when the port is dead.
     pub lost: Rc<Notify>,
 }
@@ -227,7 +229,11 @@ impl Helper {
                 }
             }
             Reply::Drain => tracing::info!("the helper is stopping"),
-            Reply::Opened { req, port, generation, .. } => self.opened(req, port, generation, fd),
+            Reply::Opened { req, port: id, generation, offloads, .. } => {
+                let lost = Rc::new(Notify::new());
+                let port = fd.map(|fd| Port { id, generation, fd, offloads: offloads != 0, lost });
+                self.opened(req, id, generation, port);
+            }
             Reply::Err { req, code } => self.answer(req, Err(code.into())),
             Reply::Done { req } | Reply::Stats { req, .. } | Reply::Pong { req } => {
                 self.answer(req, Ok(None));
@@ -251,24 +257,22 @@ impl Helper {
         req: RequestId,
         id: PortId,
         generation: Generation,
-        fd: Option<OwnedFd>,
+        port: Option<Port>,
     ) {
         let waiting = self.waiting.borrow_mut().remove(&req);
-        let unwanted = match (fd, waiting) {
-            (Some(fd), Some(waiting)) => {
-                let lost = Rc::new(Notify::new());
-                self.ports.borrow_mut().insert(id, (generation, Rc::clone(&lost)));
-                let port = Port { id, generation, fd, lost };
+        let unwanted = match (port, waiting) {
+            (Some(port), Some(waiting)) => {
+                self.ports.borrow_mut().insert(id, (generation, Rc::clone(&port.lost)));
                 match waiting.answer.send(Ok(Some(port))) {
                     Ok(()) => return,
                     Err(port) => port.ok().flatten().map(|port| port.fd),
                 }
             }
-            (fd, waiting) => {
+            (port, waiting) => {
                 if let Some(waiting) = waiting {
                     let _ = waiting.answer.send(Err(OpenError::NoFd));
                 }
-                fd
+                port.map(|port| port.fd)
             }
         };
         let helper = Rc::clone(self);

@@ -8,6 +8,7 @@ pub mod http;
 mod listen;
 mod log_limit;
 mod namespaces;
+mod rate;
 mod sandbox;
 mod session;
 mod shuttle;

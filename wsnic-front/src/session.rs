@@ -6,6 +6,7 @@ use crate::helper::Helper;
 use crate::http::{self, Accept, MAX_HEAD, Refusal, Verdict};
 use crate::listen::Counted;
 use crate::log_limit::LogLimit;
+use crate::rate::Limiter;
 use crate::sandbox::Sandboxed;
 use crate::shuttle::{End, Shuttle, TAP_INTEREST};
 use crate::ws;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use wsnic_os::watch::watch;
 use wsnic_proto::frame::FramePolicy;
+use wsnic_proto::settings::Rate;
 
 /// The head has this long, all in all.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -38,6 +40,12 @@ pub struct Context {
     pub closer: FdCloser,
     /// What guests may send.
     pub policy: FramePolicy,
+    /// What each guest may send.
+    pub rate_up: Rate,
+    /// What each guest may get.
+    pub rate_down: Rate,
+    /// What of that may come at once.
+    pub rate_burst: Duration,
     /// The DHCP server, if it is the built-in one.
     pub dhcp: Option<Rc<RefCell<Dhcp>>>,
     /// Becomes true when the server shuts down.
@@ -148,7 +156,7 @@ async fn session(
         }
     };
     drop(counted);
-    let (id, generation, lost) = (port.id, port.generation, port.lost);
+    let (id, generation, lost, offloads) = (port.id, port.generation, port.lost, port.offloads);
     let name = format!("wstap{}", id.0);
     let tap = match watch(port.fd, TAP_INTEREST) {
         Ok(tap) => tap,
@@ -165,7 +173,9 @@ async fn session(
     }
     let dhcp = context.dhcp.as_ref().map(|dhcp| DhcpPort::open(dhcp, &context.log));
     let greeting = stream.write_all(accept.response().as_bytes()).await;
-    let shuttle = Shuttle::new(stream, tap, context.policy, dhcp);
+    let limit = |rate| Limiter::new(rate, context.rate_burst, started);
+    let limits = (limit(context.rate_up), limit(context.rate_down));
+    let shuttle = Shuttle::new(stream, tap, offloads, context.policy, dhcp, limits);
     let hold_back = if accept.is_vpn_ws { VPN_WS_HOLD_BACK } else { Duration::ZERO };
     let mut shutdown = context.shutdown.clone();
     let end = match greeting {

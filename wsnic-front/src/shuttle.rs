@@ -9,14 +9,22 @@
 //! Towards the bridge one read of the socket is decoded and unmasked in place and each message
 //! written to the TAP from where it lies; only a message that is not complete yet is kept.
 //!
+//! A TAP with offloads has a header before each frame. What it gives may be a super-frame, which is
+//! cut while it is copied behind WebSocket headers; what it gets may be one, joined from messages
+//! that lie behind each other ([`Run`]) and written from where they lie. Order is kept always: what
+//! does not continue the run first sends it on its way.
+//!
 //! Nothing here allocates per frame, takes a lock, or logs.
 
 use crate::dhcp_port::DhcpPort;
+use crate::rate::Limiter;
 use crate::ws::{self, Event, MAX_HEADER, Opcode, Violation};
 use nix::errno::Errno;
+use nix::sys::uio;
 use nix::unistd;
 use std::cell::{Cell, RefCell};
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::io::Interest;
@@ -26,6 +34,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use wsnic_proto::Frame;
 use wsnic_proto::frame::FramePolicy;
+use wsnic_proto::offload::{self, Offered, Run, Segments};
 
 /// Bytes of the thread's buffer for what clients send: a whole message and the start of others.
 const READ_BUFFER: usize = 256 * 1024;
@@ -35,8 +44,10 @@ const BATCH: usize = 64 * 1024;
 const TURN: usize = 1024 * 1024;
 /// What a frame costs besides its bytes, in bytes: a system call.
 const FRAME_COST: usize = 1024;
-/// Room behind [`BATCH`] for the longest frame and its header.
-const WRITE_BUFFER: usize = BATCH + 66 * 1024;
+/// Room behind [`BATCH`] for the longest frame and its header, or most of what one is cut into.
+const WRITE_BUFFER: usize = BATCH + 128 * 1024;
+/// Bytes of the longest thing that a TAP gives: header, Ethernet header with a tag, IP packet.
+const LONGEST_READ: usize = offload::HEADER_LEN + 18 + 65_535;
 /// Control messages and DHCP answers are dropped when this much waits for a client already.
 const MAX_WAITING: usize = WRITE_BUFFER + 16 * 1024;
 /// A client that is silent for this long is asked whether it is there.
@@ -50,6 +61,8 @@ pub const TAP_INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 thread_local! {
     static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BUFFER]);
     static WRITE: RefCell<Vec<u8>> = RefCell::new(vec![0; WRITE_BUFFER]);
+    static SUPER: RefCell<Vec<u8>> = RefCell::new(vec![0; LONGEST_READ]);
+    static RUN: RefCell<Run> = RefCell::new(Run::new());
 }
 
 /// Why a session ends.
@@ -105,6 +118,9 @@ pub struct Counters {
     pub texts: Cell<u64>,
 }
 
+/// From the guest, to the guest.
+pub type Limits = (Option<Limiter>, Option<Limiter>);
+
 fn cost(frames: u64) -> usize {
     usize::try_from(frames).unwrap_or(usize::MAX).saturating_mul(FRAME_COST)
 }
@@ -119,6 +135,10 @@ pub struct Shuttle {
     tap: AsyncFd<OwnedFd>,
     policy: FramePolicy,
     dhcp: Option<DhcpPort>,
+    /// Whether each frame of the TAP has a header before it.
+    offloads: bool,
+    limit_up: RefCell<Option<Limiter>>,
+    limit_down: RefCell<Option<Limiter>>,
     outbox: RefCell<Vec<u8>>,
     outbox_filled: Notify,
     text_came: Notify,
@@ -128,18 +148,23 @@ pub struct Shuttle {
 }
 
 impl Shuttle {
-    /// A session between `stream`, whose handshake is done, and `tap`.
+    /// A session between `stream`, whose handshake is done, and `tap`, which has `offloads` or not.
     pub fn new(
         stream: TcpStream,
         tap: AsyncFd<OwnedFd>,
+        offloads: bool,
         policy: FramePolicy,
         dhcp: Option<DhcpPort>,
+        (limit_up, limit_down): Limits,
     ) -> Shuttle {
         Shuttle {
             stream,
             tap,
             policy,
             dhcp,
+            offloads,
+            limit_up: RefCell::new(limit_up),
+            limit_down: RefCell::new(limit_down),
             outbox: RefCell::default(),
             outbox_filled: Notify::new(),
             text_came: Notify::new(),
@@ -206,7 +231,11 @@ impl Shuttle {
                 });
                 match step {
                     Ok(0) => break,
-                    Ok(len) => turn += len + cost(self.counters.frames_in.get() - frames),
+                    Ok(len) => {
+                        let frames = self.counters.frames_in.get() - frames;
+                        turn += len + cost(frames);
+                        pause(&self.limit_up, len, frames).await;
+                    }
                     Err(end) => return end,
                 }
             }
@@ -220,55 +249,117 @@ impl Shuttle {
     /// Handles every complete message in `bytes`, keeps the rest in `partial`.
     fn take_messages(
         &self,
-        mut bytes: &mut [u8],
+        bytes: &mut [u8],
         decoder: &mut ws::Decoder,
         partial: &mut Vec<u8>,
     ) -> Result<(), End> {
-        loop {
-            let (used, event) = decoder.next(bytes)?;
-            match event {
-                Some(Event::Message([])) | Some(Event::Pong) | None => {}
-                Some(Event::Message(message)) => self.frame_from_guest(message)?,
-                Some(Event::Text(_)) => {
-                    add(&self.counters.texts, 1);
-                    self.text_came.notify_one();
+        RUN.with_borrow_mut(|run| {
+            let mut at = 0;
+            loop {
+                let (used, event) = decoder.next(&mut bytes[at..])?;
+                let end = at + used;
+                match event {
+                    Some(Event::Message(message)) => {
+                        let start = end - message.len();
+                        self.message(bytes, start..end, run)?;
+                    }
+                    Some(Event::Assembled(message)) => {
+                        // Fragments are rare; what came before them goes first.
+                        let message = message.to_vec();
+                        self.flush_run(bytes, run)?;
+                        if self.is_for_bridge(&message) {
+                            self.write_alone(&message)?;
+                        }
+                    }
+                    Some(Event::Text(_)) => {
+                        add(&self.counters.texts, 1);
+                        self.text_came.notify_one();
+                    }
+                    Some(Event::Ping(payload)) => self.post(Opcode::Pong, payload),
+                    Some(Event::Close(code)) => {
+                        self.flush_run(bytes, run)?;
+                        return Err(End::Closed(code));
+                    }
+                    Some(Event::Pong) | None => {}
                 }
-                Some(Event::Ping(payload)) => self.post(Opcode::Pong, payload),
-                Some(Event::Close(code)) => return Err(End::Closed(code)),
+                if used == 0 {
+                    partial.extend_from_slice(&bytes[at..]);
+                    return self.flush_run(bytes, run);
+                }
+                at = end;
             }
-            if used == 0 {
-                partial.extend_from_slice(bytes);
-                return Ok(());
+        })
+    }
+
+    /// A message that lies in `bytes` as a whole.
+    fn message(&self, bytes: &[u8], range: Range<usize>, run: &mut Run) -> Result<(), End> {
+        let message = &bytes[range.clone()];
+        if !self.is_for_bridge(message) {
+            return Ok(());
+        }
+        if !self.offloads {
+            return self.write_alone(message);
+        }
+        let offered = match run.offer(bytes, range.clone()) {
+            Offered::Refused => {
+                self.flush_run(bytes, run)?;
+                run.offer(bytes, range)
             }
-            bytes = &mut bytes[used..];
+            offered => offered,
+        };
+        match offered {
+            Offered::Joined => Ok(()),
+            Offered::Complete | Offered::Refused => self.flush_run(bytes, run),
         }
     }
 
-    fn frame_from_guest(&self, message: &[u8]) -> Result<(), End> {
+    /// True for a frame that the bridge is to have; what is for the DHCP server is answered here.
+    fn is_for_bridge(&self, message: &[u8]) -> bool {
+        if message.is_empty() {
+            return false;
+        }
         let Ok(frame) = self.policy.check(message) else {
             add(&self.counters.dropped, 1);
-            return Ok(());
+            return false;
         };
-        if let Some(dhcp) = &self.dhcp {
-            if frame.is_to_dhcp_server() {
-                if let Some(answer) = dhcp.answer(message) {
-                    self.post(Opcode::Binary, &answer);
-                }
-                return Ok(());
+        let Some(dhcp) = &self.dhcp else { return true };
+        if frame.is_to_dhcp_server() {
+            if let Some(answer) = dhcp.answer(message) {
+                self.post(Opcode::Binary, &answer);
             }
-            if frame.is_to_dhcp_client() {
-                add(&self.counters.dropped, 1);
-                return Ok(());
-            }
+            return false;
         }
-        match unistd::write(self.tap.get_ref(), message) {
+        if frame.is_to_dhcp_client() {
+            add(&self.counters.dropped, 1);
+            return false;
+        }
+        true
+    }
+
+    fn write_alone(&self, frame: &[u8]) -> Result<(), End> {
+        let header = IoSlice::new(&[0; offload::HEADER_LEN]);
+        let pieces = [header, IoSlice::new(frame)];
+        let written = uio::writev(self.tap.get_ref(), &pieces[usize::from(!self.offloads)..]);
+        self.wrote(1, frame.len(), written)
+    }
+
+    fn flush_run(&self, bytes: &[u8], run: &mut Run) -> Result<(), End> {
+        let write = |pieces: &[IoSlice<'_>]| uio::writev(self.tap.get_ref(), pieces);
+        match run.flush(bytes, write) {
+            Some((frames, len, written)) => self.wrote(frames, len, written),
+            None => Ok(()),
+        }
+    }
+
+    fn wrote(&self, frames: usize, len: usize, written: nix::Result<usize>) -> Result<(), End> {
+        match written {
             Ok(_) => {
-                add(&self.counters.frames_in, 1);
-                add(&self.counters.bytes_in, message.len());
+                add(&self.counters.frames_in, frames);
+                add(&self.counters.bytes_in, len);
             }
             Err(Errno::EBADFD) => return Err(End::PortLost),
-            // Interface down, queue full, refused by the kernel: this frame's loss.
-            Err(_) => add(&self.counters.dropped, 1),
+            // Interface down, queue full, refused by the kernel: these frames' loss.
+            Err(_) => add(&self.counters.dropped, frames),
         }
         Ok(())
     }
@@ -299,7 +390,10 @@ impl Shuttle {
             };
             let frames = self.counters.frames_out.get();
             let sent = WRITE.with_borrow_mut(|buffer| {
-                let (len, drained) = self.take_frames(buffer)?;
+                let (len, drained) = match self.offloads {
+                    true => self.take_super_frames(buffer)?,
+                    false => self.take_frames(buffer)?,
+                };
                 if drained {
                     guard.clear_ready();
                 }
@@ -307,7 +401,11 @@ impl Shuttle {
                 Ok(len)
             });
             match sent {
-                Ok(len) => turn += len + cost(self.counters.frames_out.get() - frames),
+                Ok(len) => {
+                    let frames = self.counters.frames_out.get() - frames;
+                    turn += len + cost(frames);
+                    pause(&self.limit_down, len, frames).await;
+                }
                 Err(end) => return end,
             }
         }
@@ -343,6 +441,47 @@ impl Shuttle {
             add(&self.counters.bytes_out, size);
         }
         Ok((len, false))
+    }
+
+    /// Like [`Shuttle::take_frames`], from a TAP with offloads. Where a super-frame becomes longer than
+    /// there is room, what is there is sent in between.
+    fn take_super_frames(&self, buffer: &mut [u8]) -> Result<(usize, bool), End> {
+        SUPER.with_borrow_mut(|packet| {
+            let mut len = 0;
+            while len < BATCH {
+                let size = match unistd::read(self.tap.get_ref(), packet) {
+                    Ok(0) => return Err(End::PortLost),
+                    Ok(size) => size,
+                    Err(Errno::EAGAIN) => return Ok((len, true)),
+                    Err(Errno::EINTR) => continue,
+                    Err(_) => return Err(End::PortLost),
+                };
+                let packet = &packet[..size];
+                let unwanted = self.dhcp.is_some()
+                    && packet
+                        .get(offload::HEADER_LEN..)
+                        .and_then(Frame::new)
+                        .is_some_and(Frame::is_to_dhcp_client);
+                let Ok(mut frames) = Segments::new(packet) else {
+                    add(&self.counters.dropped, 1);
+                    continue;
+                };
+                while let Some(size) = frames.next_len().filter(|_| !unwanted) {
+                    if len + MAX_HEADER + size > buffer.len() {
+                        self.send(&buffer[..len])?;
+                        len = 0;
+                    }
+                    let (header, header_len) = ws::header(Opcode::Binary, size);
+                    buffer[len..len + header_len].copy_from_slice(&header[..header_len]);
+                    len += header_len;
+                    frames.write_next(&mut buffer[len..len + size]);
+                    len += size;
+                    add(&self.counters.frames_out, 1);
+                    add(&self.counters.bytes_out, size);
+                }
+            }
+            Ok((len, false))
+        })
     }
 
     /// Sends a control message or an answer of our own, or drops it if too much waits already.
@@ -403,6 +542,15 @@ impl Shuttle {
                 wake = heard + PING_AFTER;
             }
         }
+    }
+}
+
+/// Waits for as long as a limit, if there is one, wants it after what has passed.
+async fn pause(limit: &RefCell<Option<Limiter>>, bytes: usize, frames: u64) {
+    let now = std::time::Instant::now;
+    let wait = limit.borrow_mut().as_mut().map(|limit| limit.passed(bytes as u64, frames, now()));
+    if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+        tokio::time::sleep(wait).await;
     }
 }
 

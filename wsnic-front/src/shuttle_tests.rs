@@ -23,7 +23,7 @@ async fn session() -> (TcpStream, OwnedFd, Rc<Shuttle>) {
     let flags = SockFlag::SOCK_NONBLOCK;
     let (tap, bridge) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
     let tap = wsnic_os::watch::watch(tap, TAP_INTEREST).unwrap();
-    (client, bridge, Rc::new(Shuttle::new(server, tap, POLICY, None)))
+    (client, bridge, Rc::new(Shuttle::new(server, tap, false, POLICY, None, (None, None))))
 }
 
 #[test]

@@ -121,8 +121,10 @@ impl Violation {
 /// Something complete that a client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A binary message.
+    /// A binary message, which ends where the bytes end that were used.
     Message(&'a [u8]),
+    /// A binary message that came in fragments.
+    Assembled(&'a [u8]),
     /// A text message of this many bytes.
     Text(usize),
     /// To be answered by a pong with the same payload.
@@ -195,7 +197,10 @@ impl Decoder {
     fn finish(&mut self) -> Option<Event<'_>> {
         let (opcode, message) = self.message.take()?;
         self.finished = message;
-        Some(data(opcode, &self.finished))
+        Some(match data(opcode, &self.finished) {
+            Event::Message(message) => Event::Assembled(message),
+            event => event,
+        })
     }
 
     /// The header at the start of `bytes`; None if it is not complete.
@@ -338,7 +343,9 @@ mod tests {
             loop {
                 let (used, event) = decoder.next(&mut buffer[at..])?;
                 let event = event.map(|event| match event {
-                    Event::Message(bytes) => Seen::Message(bytes.to_vec()),
+                    Event::Message(bytes) | Event::Assembled(bytes) => {
+                        Seen::Message(bytes.to_vec())
+                    }
                     Event::Text(len) => Seen::Text(len),
                     Event::Ping(bytes) => Seen::Ping(bytes.to_vec()),
                     Event::Pong => Seen::Pong,

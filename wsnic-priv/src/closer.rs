@@ -3,11 +3,11 @@
 //! Whatever has gathered while one batch was being deleted is the next batch.
 
 use crate::link::{Links, port_name};
-use crate::slots::ConnectionId;
 use std::io;
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use wsnic_os::thread;
+use wsnic_proto::slots::ConnectionId;
 use wsnic_proto::{PortId, RequestId};
 
 /// Pause before what the kernel refused is tried again.

@@ -4,13 +4,11 @@
 //! unix socket. It never sees a frame, a WebSocket or a name that a stranger chose.
 
 mod closer;
-pub mod dispatch;
 mod firewall;
 mod link;
 mod network;
 mod sandbox;
 mod server;
-pub mod slots;
 pub mod startup;
 mod sysctl;
 mod tap;

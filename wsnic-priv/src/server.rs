@@ -1,12 +1,10 @@
-//! Serving front-ends: connections in, requests to [`crate::dispatch`], its actions to the kernel.
+//! Serving front-ends: connections in, requests to [`wsnic_proto::dispatch`], its actions to the kernel.
 //!
 //! One thread. Nothing here waits for a peer: a peer that does not read its replies is dropped.
 
 use crate::closer::{Closer, Deletion};
-use crate::dispatch::{Action, Misuse, State, Welcome};
 use crate::link::{BRIDGE, Event, Link, Links, PORT_GROUP, port_name, port_of};
 use crate::network::Network;
-use crate::slots::{ConnectionId, Slots};
 use crate::{link, sysctl, tap, tripwire};
 use futures_util::StreamExt;
 use nix::unistd::Uid;
@@ -24,6 +22,9 @@ use wsnic_os::config::{self, LoadError};
 use wsnic_os::notify::Notifier;
 use wsnic_os::packet::{PacketListener, PacketSocket};
 use wsnic_proto::codec::{self, CodecError};
+use wsnic_proto::dispatch::{Action, Misuse, State};
+use wsnic_proto::message::VERSION;
+use wsnic_proto::slots::{ConnectionId, Slots};
 use wsnic_proto::{ErrorCode, Generation, PortId, Reply, RequestId, RevokeReason, Settings};
 
 /// A peer that has not said hello by then is dropped.
@@ -69,6 +70,8 @@ struct Helper {
     /// Index of the bridge; changes when the bridge has to be made again, 0 while that fails.
     bridge: Cell<u32>,
     mtu: u16,
+    /// Those that TAPs are made with: all, or what the kernel has.
+    offloads: Cell<u32>,
     closer: UnboundedSender<Deletion>,
     /// Keeps a copy of each connection with the supervisor, so that it outlives this process.
     notifier: Notifier,
@@ -134,7 +137,9 @@ pub async fn serve(
         signal(SignalKind::hangup())?,
     );
     let listener = PacketListener::new(listener)?;
-    let welcome = Welcome {
+    let welcome = Reply::Welcome {
+        proto: VERSION,
+        max_ports: settings.server.max_clients,
         mtu: settings.network.mtu,
         gateway: settings.network.plan.gateway().octets(),
         gateway_mac: network.bridge_mac(),
@@ -150,6 +155,7 @@ pub async fn serve(
         links: Links::connect()?,
         bridge: Cell::new(network.bridge()),
         mtu: settings.network.mtu,
+        offloads: Cell::new(if settings.network.offloads { tap::OFFLOADS } else { 0 }),
         closer: order,
         notifier,
     });
@@ -302,7 +308,10 @@ impl Helper {
     /// Makes the TAP of an opening slot; returns its fd and how it is.
     async fn open(&self, port: PortId, note: &str) -> io::Result<(OwnedFd, Link)> {
         let name = port_name(port);
-        let fd = tap::create(&name)?;
+        let (fd, offloads) = tap::create(&name, self.offloads.get())?;
+        if self.offloads.replace(offloads) != offloads {
+            tracing::info!(offloads, "this kernel has not all TAP offloads, going on without");
+        }
         sysctl::disable_ipv6(&name);
         loop {
             let bridge = self.bridge.get();
@@ -355,7 +364,8 @@ impl Helper {
             Ok((fd, link)) => {
                 state.slots.opened(port, link.index);
                 self.taps.borrow_mut().insert(port, link);
-                let reply = Reply::Opened { req, port, generation, mtu: self.mtu, offloads: 0 };
+                let offloads = self.offloads.get();
+                let reply = Reply::Opened { req, port, generation, mtu: self.mtu, offloads };
                 socket.send(codec::encode_reply(&reply).as_bytes(), Some(fd.as_fd()))
             }
             Err(error) => {

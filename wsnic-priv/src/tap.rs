@@ -15,8 +15,12 @@ pub const DEVICE: &str = "/dev/net/tun";
 /// Its major and minor number (Documentation/admin-guide/devices.txt).
 pub const DEVICE_NUMBER: (u64, u64) = (10, 200);
 /// Every ioctl that this file makes; the sandbox lets no other through.
-pub const IOCTLS: [u32; 3] =
-    [libc::TUNSETIFF as u32, libc::TUNSETOWNER as u32, libc::TUNSETGROUP as u32];
+pub const IOCTLS: [u32; 4] = [
+    libc::TUNSETIFF as u32,
+    libc::TUNSETOWNER as u32,
+    libc::TUNSETGROUP as u32,
+    libc::TUNSETOFFLOAD as u32,
+];
 /// IFF_TAP | IFF_NO_PI | IFF_TUN_EXCL (linux/if_tun.h): frames without a header, and never an
 /// interface that exists already.
 const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
@@ -24,15 +28,37 @@ const FLAGS: c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_TUN_EXCL;
 nix::ioctl_write_ptr_bad!(tun_set_iff, libc::TUNSETIFF, ifreq);
 nix::ioctl_write_int_bad!(tun_set_owner, libc::TUNSETOWNER);
 nix::ioctl_write_int_bad!(tun_set_group, libc::TUNSETGROUP);
+nix::ioctl_write_int_bad!(tun_set_offload, libc::TUNSETOFFLOAD);
 
-/// Makes the TAP `name`, which vanishes when the last copy of the returned fd is closed.
+/// TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN (linux/if_tun.h): super-frames of TCP, and
+/// checksums that are left to the reader.
+const TCP: u32 = 0x01 | 0x02 | 0x04 | 0x08;
+/// TUN_F_USO4 | TUN_F_USO6 (Linux 6.2): the same for UDP.
+const UDP: u32 = 0x20 | 0x40;
+/// All offloads that wsnic makes use of.
+pub const OFFLOADS: u32 = TCP | UDP;
+
+/// Makes the TAP `name`, which vanishes when the last copy of the returned fd is closed, with those of
+/// the `wanted` offloads that the kernel has, which are returned; with any, each frame has a
+/// virtio_net_hdr before it.
 ///
 /// The fd is non-blocking and close-on-exec. Owner and group are 0 at once, so that no other user
 /// can attach to the interface through /dev/net/tun.
 ///
 /// # Errors
 /// The device is missing or not permitted, or an interface of this name exists (`EBUSY`).
-pub fn create(name: &str) -> io::Result<OwnedFd> {
+pub fn create(name: &str, wanted: u32) -> io::Result<(OwnedFd, u32)> {
+    for offloads in [TCP | UDP, TCP].into_iter().filter(|set| set & !wanted == 0) {
+        match make(name, offloads) {
+            // The kernel does not know them.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+            made => return Ok((made?, offloads)),
+        }
+    }
+    Ok((make(name, 0)?, 0))
+}
+
+fn make(name: &str, offloads: u32) -> io::Result<OwnedFd> {
     let file =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)?;
     // SAFETY: ifreq is plain old data for which all zero bytes are a valid value.
@@ -43,12 +69,17 @@ pub fn create(name: &str) -> io::Result<OwnedFd> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
-    request.ifr_ifru.ifru_flags = FLAGS as c_short;
+    let header = if offloads == 0 { 0 } else { libc::IFF_VNET_HDR };
+    request.ifr_ifru.ifru_flags = (FLAGS | header) as c_short;
     // SAFETY: the fd is open and `request` is an ifreq that lives across the call.
     unsafe { tun_set_iff(file.as_raw_fd(), &raw const request) }?;
     // SAFETY: the fd is open and the argument is passed by value.
     unsafe { tun_set_owner(file.as_raw_fd(), 0) }?;
     // SAFETY: as above.
     unsafe { tun_set_group(file.as_raw_fd(), 0) }?;
+    if offloads != 0 {
+        // SAFETY: as above.
+        unsafe { tun_set_offload(file.as_raw_fd(), offloads.cast_signed()) }?;
+    }
     Ok(file.into())
 }

@@ -9,11 +9,13 @@ pub mod address;
 pub mod cli;
 pub mod codec;
 pub mod conf;
+pub mod dispatch;
 pub mod frame;
 pub mod message;
 pub mod offload;
 pub mod options;
 pub mod settings;
+pub mod slots;
 
 pub use address::{Cidr, CidrError, MacAddr, Plan, PlanError};
 pub use conf::{ConfError, ConfFile, Warning};

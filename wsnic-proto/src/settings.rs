@@ -102,6 +102,23 @@ pub struct Network {
     pub host_firewall: HostFirewall,
     /// Whether VLAN-tagged frames pass between guests.
     pub allow_vlan: bool,
+    /// Whether TAPs hand over super-frames (TSO, USO) and unfinished checksums.
+    pub offloads: bool,
+    /// What each guest may send.
+    pub rate_up: Rate,
+    /// What each guest may get.
+    pub rate_down: Rate,
+    /// What may come at once, as the time in which the rate brings it, 1 to 60000 ms.
+    pub rate_burst_ms: u32,
+}
+
+/// What may pass in a second; 0: no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Rate {
+    /// Bytes of frames.
+    pub bytes: u32,
+    /// Frames.
+    pub frames: u32,
 }
 
 impl Network {

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use support::outcome;
 use wsnic_proto::options::{OPTIONS, Place};
 use wsnic_proto::settings::{
-    Dhcp, DhcpService, GuestAccess, HostFirewall, InterfaceName, Nat, Network, Sandbox, Server,
-    Settings,
+    Dhcp, DhcpService, GuestAccess, HostFirewall, InterfaceName, Nat, Network, Rate, Sandbox,
+    Server, Settings,
 };
 use wsnic_proto::{Cidr, Facts, Plan};
 
@@ -59,16 +59,24 @@ fn network() -> impl Strategy<Value = Network> {
         prop_oneof![Just(GuestAccess::Internet), Just(GuestAccess::Lan), Just(GuestAccess::All)];
     let firewall = prop_oneof![Just(HostFirewall::Report), Just(HostFirewall::Open)];
     let lists = (vec(block(), 0..4), vec(block(), 0..4));
-    (plan(), 576u16..=65521, nat, access, lists, firewall, any::<bool>()).prop_map(
-        |(plan, mtu, nat, guest_access, (allow, deny), host_firewall, allow_vlan)| Network {
-            plan,
-            mtu,
-            nat,
-            guest_access,
-            allow,
-            deny,
-            host_firewall,
-            allow_vlan,
+    let rate = any::<(u32, u32)>().prop_map(|(bytes, frames)| Rate { bytes, frames });
+    let speed = (any::<bool>(), rate.clone(), rate, 1u32..=60_000);
+    (plan(), 576u16..=65521, nat, access, lists, firewall, (any::<bool>(), speed)).prop_map(
+        |(plan, mtu, nat, guest_access, (allow, deny), host_firewall, (allow_vlan, speed))| {
+            Network {
+                plan,
+                mtu,
+                nat,
+                guest_access,
+                allow,
+                deny,
+                host_firewall,
+                allow_vlan,
+                offloads: speed.0,
+                rate_up: speed.1,
+                rate_down: speed.2,
+                rate_burst_ms: speed.3,
+            }
         },
     )
 }

@@ -5,9 +5,9 @@ use crate::ports::{NANOS_PER_TICK, Peer, Phase, Ports, Verdict};
 use crate::tape::Tape;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
-use wsnic_priv::dispatch::{Action, State, Welcome};
-use wsnic_priv::slots::{ConnectionId, Slots};
+use wsnic_proto::dispatch::{Action, State};
 use wsnic_proto::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
+use wsnic_proto::slots::{ConnectionId, Slots};
 use wsnic_proto::{ErrorCode, Generation, MacAddr, PortId, Reply, Request, RequestId, codec};
 
 /// Whatever peers send, in whatever order TAPs come and go: each request gets what the model says;
@@ -25,8 +25,14 @@ pub fn dispatch(bytes: &[u8]) {
     helper.end();
 }
 
-const WELCOME: Welcome =
-    Welcome { mtu: 1500, gateway: [192, 168, 86, 1], gateway_mac: MacAddr([2, 0, 0, 0, 0, 1]) };
+/// The answer to each Hello, whatever it says.
+const WELCOME: Reply = Reply::Welcome {
+    proto: VERSION,
+    max_ports: 80,
+    mtu: 1500,
+    gateway: [192, 168, 86, 1],
+    gateway_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+};
 
 struct Helper {
     state: State,
@@ -209,13 +215,7 @@ impl Helper {
 
     fn reply(&self, verdict: &Verdict, req: RequestId) -> Reply {
         match *verdict {
-            Verdict::Welcome => Reply::Welcome {
-                proto: VERSION,
-                max_ports: self.model.max,
-                mtu: WELCOME.mtu,
-                gateway: WELCOME.gateway,
-                gateway_mac: WELCOME.gateway_mac,
-            },
+            Verdict::Welcome => WELCOME,
             Verdict::Refuse(code) => Reply::Err { req, code },
             Verdict::Done => Reply::Done { req },
             Verdict::Stats(ports, ports_in_all) => Reply::Stats { req, ports, ports_in_all },

@@ -1,7 +1,7 @@
 //! The helper's ports and their quotas, as documents and messages promise them.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
-use wsnic_priv::dispatch::Misuse;
+use wsnic_proto::dispatch::Misuse;
 use wsnic_proto::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
 use wsnic_proto::{ErrorCode, Request};
 

@@ -81,7 +81,7 @@ fn decode(sent: &[u8], unmasked: bool, mut len_of_read: impl FnMut() -> usize) -
             };
             assert!(used > 0 || event.is_none());
             outcome.seen.extend(event.map(|event| match event {
-                Event::Message(bytes) => Seen::Message(bytes.to_vec()),
+                Event::Message(bytes) | Event::Assembled(bytes) => Seen::Message(bytes.to_vec()),
                 Event::Text(len) => Seen::Text(len),
                 Event::Ping(bytes) => Seen::Ping(bytes.to_vec()),
                 Event::Pong => Seen::Pong,

@@ -186,6 +186,60 @@ pub static OPTIONS: &[OptionSpec] = &[
         ..NETWORK
     },
     OptionSpec {
+        id: OptionId::Offloads,
+        name: "offloads",
+        kind: Kind::Flag,
+        default: "yes",
+        help: "Whether the kernel hands over many frames as one. wsnic cuts and joins them, guests see \
+               no difference but speed.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::RateLimitUpBytes,
+        name: "rate_limit_up_bytes",
+        metavar: "BYTES",
+        kind: Kind::Number { min: 0, max: u32::MAX },
+        default: "0",
+        help: "Bytes that each guest may send in a second. 0 is no limit. A guest that sends more is read from more slowly; nothing of it is lost.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::RateLimitUpFrames,
+        name: "rate_limit_up_frames",
+        metavar: "COUNT",
+        kind: Kind::Number { min: 0, max: u32::MAX },
+        default: "0",
+        help: "Frames that each guest may send in a second. 0 is no limit.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::RateLimitDownBytes,
+        name: "rate_limit_down_bytes",
+        metavar: "BYTES",
+        kind: Kind::Number { min: 0, max: u32::MAX },
+        default: "0",
+        help: "Bytes that each guest may get in a second. 0 is no limit. What its queue does not hold is dropped, as on a slow line.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::RateLimitDownFrames,
+        name: "rate_limit_down_frames",
+        metavar: "COUNT",
+        kind: Kind::Number { min: 0, max: u32::MAX },
+        default: "0",
+        help: "Frames that each guest may get in a second. 0 is no limit.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::RateLimitBurst,
+        name: "rate_limit_burst",
+        metavar: "MILLISECONDS",
+        kind: Kind::Number { min: 1, max: 60_000 },
+        default: "100",
+        help: "How much may come at once after a pause, as the time in which the rate would bring it. Of each of the rate_limit options.",
+        ..NETWORK
+    },
+    OptionSpec {
         id: OptionId::DhcpService,
         name: "dhcp_service",
         switch: Some(Switch { name: "disable_dhcp", value: "disabled" }),

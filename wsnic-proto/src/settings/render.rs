@@ -17,7 +17,7 @@ impl Settings {
             Nat::DefaultRoute => ("yes", ""),
             Nat::Interface(name) => ("yes", name.as_str()),
         };
-        let lines: [(OptionId, String); 24] = [
+        let lines: [(OptionId, String); 30] = [
             (OptionId::WsServerAddr, list(&server.addresses)),
             (OptionId::WsServerPort, server.ws_port.to_string()),
             (OptionId::WssServerPort, server.wss_port.to_string()),
@@ -33,6 +33,12 @@ impl Settings {
             (OptionId::Deny, list(&network.deny)),
             (OptionId::HostFirewall, word(network.host_firewall, &HostFirewall::WORDS)),
             (OptionId::AllowVlan, if network.allow_vlan { "yes" } else { "no" }.to_owned()),
+            (OptionId::Offloads, if network.offloads { "yes" } else { "no" }.to_owned()),
+            (OptionId::RateLimitUpBytes, network.rate_up.bytes.to_string()),
+            (OptionId::RateLimitUpFrames, network.rate_up.frames.to_string()),
+            (OptionId::RateLimitDownBytes, network.rate_down.bytes.to_string()),
+            (OptionId::RateLimitDownFrames, network.rate_down.frames.to_string()),
+            (OptionId::RateLimitBurst, network.rate_burst_ms.to_string()),
             (OptionId::DhcpService, word(dhcp.service, &DhcpService::WORDS)),
             (OptionId::DhcpLeaseFile, path(dhcp.lease_file.as_ref())),
             (OptionId::DhcpLeaseTime, dhcp.lease_time.to_string()),

@@ -1,6 +1,8 @@
 //! Layers to settings: default < file < environment of a container < command line.
 
-use super::{Dhcp, DhcpService, Facts, GuestAccess, HostFirewall, InterfaceName, Nat, Sandbox};
+use super::{
+    Dhcp, DhcpService, Facts, GuestAccess, HostFirewall, InterfaceName, Nat, Rate, Sandbox,
+};
 use super::{Network, Server, Settings, parse};
 use crate::address::{Cidr, Plan};
 use crate::conf::{ConfError, ConfFile, Given, Layer, Origin, Warning, quoted};
@@ -135,6 +137,16 @@ impl Resolver<'_> {
             deny: self.blocks(OptionId::Deny)?,
             host_firewall: self.word(OptionId::HostFirewall, &HostFirewall::WORDS)?,
             allow_vlan: self.flag(OptionId::AllowVlan)?.unwrap_or(false),
+            offloads: self.flag(OptionId::Offloads)?.unwrap_or(true),
+            rate_up: Rate {
+                bytes: self.number(OptionId::RateLimitUpBytes)?,
+                frames: self.number(OptionId::RateLimitUpFrames)?,
+            },
+            rate_down: Rate {
+                bytes: self.number(OptionId::RateLimitDownBytes)?,
+                frames: self.number(OptionId::RateLimitDownFrames)?,
+            },
+            rate_burst_ms: self.number(OptionId::RateLimitBurst)?,
         })
     }
 

@@ -4,9 +4,9 @@
 //! Free → Opening → Open → (Revoked →) Closing → Free; only its holder can move it. Generations
 //! begin at a number of the caller's, so that a restarted helper does not repeat old ones.
 
+use crate::{ErrorCode, Generation, PortId};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use wsnic_proto::{ErrorCode, Generation, PortId};
 
 /// Ports opened per second in the long run; a herd of `max_ports` at once is always served.
 const OPENS_PER_SECOND: u32 = 500;

@@ -26,11 +26,11 @@
 //! | | Stats | | Stats |
 //! | | Ping | | Pong |
 
+use crate::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
 use crate::slots::{ConnectionId, NotYours, Slots};
+use crate::{ErrorCode, Generation, PortId, Reply, Request, RequestId};
 use std::collections::HashMap;
 use std::time::Instant;
-use wsnic_proto::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
-use wsnic_proto::{ErrorCode, Generation, MacAddr, PortId, Reply, Request, RequestId};
 
 /// What the kernel, or the peer, is to be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,17 +79,6 @@ pub enum Misuse {
     TooManyInFlight,
 }
 
-/// What a network looks like to a front-end.
-#[derive(Debug, Clone, Copy)]
-pub struct Welcome {
-    /// MTU in bytes.
-    pub mtu: u16,
-    /// The bridge's IPv4 address.
-    pub gateway: [u8; 4],
-    /// The bridge's MAC address.
-    pub gateway_mac: MacAddr,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Silent,
@@ -110,14 +99,14 @@ struct Connection {
 pub struct State {
     /// The ports.
     pub slots: Slots,
-    welcome: Welcome,
+    welcome: Reply,
     connections: HashMap<ConnectionId, Connection>,
     stopping: bool,
 }
 
 impl State {
-    /// No connections; see [`Slots::new`].
-    pub fn new(slots: Slots, welcome: Welcome) -> State {
+    /// No connections; `welcome` answers each Hello.
+    pub fn new(slots: Slots, welcome: Reply) -> State {
         State { slots, welcome, connections: HashMap::new(), stopping: false }
     }
 
@@ -172,15 +161,7 @@ impl State {
                     return Action::HangUp(Misuse::Version);
                 }
                 connection.phase = Phase::Greeted;
-                let Welcome { mtu, gateway, gateway_mac } = self.welcome;
-                let max_ports = self.slots.max_ports();
-                Action::Reply(Reply::Welcome {
-                    proto: VERSION,
-                    max_ports,
-                    mtu,
-                    gateway,
-                    gateway_mac,
-                })
+                Action::Reply(self.welcome)
             }
             _ if connection.phase == Phase::Resumed => Action::Ignore,
             _ if connection.phase == Phase::Silent => Action::HangUp(Misuse::NoHello),
@@ -230,17 +211,24 @@ fn refuse(req: RequestId, code: ErrorCode) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::MacAddr;
 
     const PEER: ConnectionId = ConnectionId(1);
     const OTHER: ConnectionId = ConnectionId(2);
     const HELLO: Request = Request::Hello { magic: MAGIC, min: 1, max: 3 };
     const OPEN: Request = Request::Open { req: 1, network: 0 };
+    const WELCOME: Reply = Reply::Welcome {
+        proto: VERSION,
+        max_ports: 200,
+        mtu: 1500,
+        gateway: [10, 0, 0, 1],
+        gateway_mac: MacAddr([2; 6]),
+    };
 
     /// Two peers that have not spoken, and `max_ports` free slots.
     fn silent(max_ports: u32) -> State {
-        let welcome = Welcome { mtu: 1500, gateway: [10, 0, 0, 1], gateway_mac: MacAddr([2; 6]) };
         let slots = Slots::new(max_ports, Generation(0), Instant::now());
-        let mut state = State::new(slots, welcome);
+        let mut state = State::new(slots, WELCOME);
         state.connected(PEER);
         state.connected(OTHER);
         state
@@ -303,10 +291,7 @@ mod tests {
     fn a_hello_is_answered_by_a_welcome() {
         let mut state = silent(200);
         assert!(state.is_silent(PEER));
-        let gateway_mac = MacAddr([2; 6]);
-        let (proto, max_ports, mtu, gateway) = (1, 200, 1500, [10, 0, 0, 1]);
-        let welcome = Reply::Welcome { proto, max_ports, mtu, gateway, gateway_mac };
-        assert_eq!(say(&mut state, HELLO), Action::Reply(welcome));
+        assert_eq!(say(&mut state, HELLO), Action::Reply(WELCOME));
         assert!(!state.is_silent(PEER) && state.is_silent(OTHER));
     }
 
