@@ -38,6 +38,7 @@ pub use raw_guest::RawGuest;
 pub use server::{Server, open_files, resident_kib, run_wsnic};
 pub use snapshot::{Snapshot, processes};
 pub use tampering::Tampering;
+pub use tap::{open as plain_tap, open_offloaded as offloaded_tap};
 
 use std::time::{Duration, Instant};
 

@@ -13,6 +13,10 @@ mod dispatch;
 mod frame;
 mod http_head;
 mod leases;
+mod offload_cut;
+mod offload_join;
+#[path = "../../../wsnic-proto/tests/support/packets.rs"]
+mod packets;
 mod ports;
 mod tape;
 mod websocket;
@@ -23,18 +27,22 @@ pub use dhcp::dhcp;
 pub use dispatch::dispatch;
 pub use frame::frame;
 pub use http_head::http_head;
+pub use offload_cut::offload_cut;
+pub use offload_join::offload_join;
 pub use websocket::websocket;
 
 /// A claim.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its fuzzer and its corpus.
-pub const TARGETS: [(&str, Target); 7] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("codec", codec),
     ("conf", conf),
     ("dhcp", dhcp),
     ("dispatch", dispatch),
     ("frame", frame),
     ("http_head", http_head),
+    ("offload_cut", offload_cut),
+    ("offload_join", offload_join),
     ("websocket", websocket),
 ];

@@ -39,6 +39,16 @@ fn the_verdict_on_a_head_does_not_depend_on_how_it_is_cut() {
 }
 
 #[test]
+fn super_frames_are_cut_as_the_model_cuts_them() {
+    try_all("offload_cut", 3_000);
+}
+
+#[test]
+fn frames_are_joined_exactly_as_the_model_joins_them() {
+    try_all("offload_join", 1_000);
+}
+
+#[test]
 fn websocket_bytes_mean_the_same_however_they_are_cut() {
     try_all("websocket", 3_000);
 }
