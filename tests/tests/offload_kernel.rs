@@ -266,7 +266,7 @@ fn frames_that_were_not_joined_cross_the_bridge_unchanged() {
     let acknowledgement = flow(&v6(), ACK, 0, 1000).remove(0);
     for frame in [broken, acknowledgement, flow(&v4(), ACK, 1400, 1448).remove(0)] {
         let (by_kernel, uncut) = bridge.pass(&join(std::slice::from_ref(&frame)));
-        assert_eq!(by_kernel, std::slice::from_ref(frame));
+        assert_eq!(by_kernel, std::slice::from_ref(&frame));
         assert_eq!(uncut, [[&[0; HEADER_LEN][..], &frame].concat()]);
     }
 }
