@@ -11,8 +11,8 @@ mod routing;
 
 pub use fitness::{Problem, device, names, privilege, problems, subnet, uplink};
 pub use links::{
-    BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP, describe, io_error, port_name,
-    port_of,
+    BRIDGE, BRIDGE_GROUP, DYING_GROUP, LEAF_PREFIX, Link, Links, PORT_GROUP, PORT_PREFIX, describe,
+    io_error, port_name, port_of,
 };
 pub use resolver::resolver;
 pub use routing::{forwards_everything, routing, way_out, ways_to};

@@ -22,7 +22,11 @@ pub const BRIDGE_GROUP: u32 = 0x7773_0000;
 pub const PORT_GROUP: u32 = 0x7773_0001;
 /// Ports about to be deleted, all by one message.
 pub const DYING_GROUP: u32 = 0x7773_0002;
-const PORT_PREFIX: &str = "wstap";
+/// Begins the names of ports.
+pub const PORT_PREFIX: &str = "wstap";
+/// Begins the names of bridges for the ports that the network's own does not take, and of the cables
+/// between the two.
+pub const LEAF_PREFIX: &str = "wsleaf";
 
 /// The name of a port's TAP.
 pub fn port_name(port: PortId) -> String {

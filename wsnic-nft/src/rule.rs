@@ -38,9 +38,19 @@ impl Rule {
         self.meta(META_IIFNAME).equals(&terminated(interface))
     }
 
+    /// Entered by an interface whose name begins so.
+    pub fn from_any(self, prefix: &str) -> Rule {
+        self.meta(META_IIFNAME).equals(prefix.as_bytes())
+    }
+
     /// Leaves by this interface.
     pub fn to(self, interface: &InterfaceName) -> Rule {
         self.meta(META_OIFNAME).equals(&terminated(interface))
+    }
+
+    /// Leaves by an interface whose name begins so.
+    pub fn to_any(self, prefix: &str) -> Rule {
+        self.meta(META_OIFNAME).equals(prefix.as_bytes())
     }
 
     /// Leaves by any other interface.

@@ -2,7 +2,9 @@
 //!
 //! Runs in the helper, called by `mod.rs`. Only packets that enter or leave by the bridge are judged,
 //! and what comes in by an interface that forwards only because of guests (`closed`) goes nowhere
-//! else; all other traffic falls through with the policy accept. The rules name interfaces, not indexes, so
+//! else; nothing is taken from ports and leaf bridges themselves: the kernel gives the host a frame to
+//! 01-80-C2-00-00-0x from the port that it came in by, past the bridge, and all frames of a port that
+//! was taken off the bridge. All other traffic falls through with the policy accept. The rules name interfaces, not indexes, so
 //! the table may stand before the bridge does and outlives it.
 //!
 //! Order of a guest's forwarded packet, first match wins:
@@ -16,6 +18,7 @@
 //! many are never answered.
 
 use super::Policy;
+use wsnic_host::{LEAF_PREFIX, PORT_PREFIX};
 use wsnic_nft::{Batch, Family, HookPoint, Rule, Table, Transport};
 use wsnic_proto::Cidr;
 use wsnic_proto::settings::GuestAccess;
@@ -38,6 +41,13 @@ pub(super) fn build(batch: &mut Batch, policy: &Policy) {
     batch.rule(&table, "input", Rule::new().from(bridge).goto(TO_HOST));
     // With br_netfilter, frames between guests come here too.
     batch.rule(&table, "forward", Rule::new().from(bridge).to(bridge).accept());
+    let between = Rule::new().from_any(LEAF_PREFIX).to_any(LEAF_PREFIX);
+    batch.rule(&table, "forward", between.accept());
+    for prefix in [PORT_PREFIX, LEAF_PREFIX] {
+        for chain in ["input", "forward"] {
+            batch.rule(&table, chain, Rule::new().from_any(prefix).counter().drop());
+        }
+    }
     batch.rule(&table, "forward", Rule::new().from(bridge).goto(FROM_GUESTS));
     batch.rule(&table, "forward", Rule::new().to(bridge).goto(TO_GUESTS));
     for interface in &policy.closed {

@@ -276,3 +276,32 @@ fn refusals_are_limited() {
 fn at_most(start: Instant, burst: u64, rate: u64) -> u64 {
     burst + rate * start.elapsed().as_millis() as u64 / 1000 + 1
 }
+
+#[test]
+fn no_way_past_the_bridge_leads_to_the_host() {
+    for guarded in [true, false] {
+        let world = World::with_port("wstap0");
+        let _firewall = guarded.then(|| install(&world, policy(GuestAccess::Internet)));
+        // The kernel takes such a frame from the port and does not show it to the bridge.
+        world.guest.sh("ip neigh replace 192.168.86.1 lladdr 01:80:c2:00:00:0e dev eth0");
+        for to in ["192.168.86.1:80", "192.168.1.1:80"] {
+            let wanted = if guarded { "silent" } else { "192.168.86.2" };
+            assert_eq!(world.guest.udp(to), wanted, "{to}");
+        }
+    }
+}
+
+#[test]
+fn a_port_that_was_taken_off_the_bridge_reaches_nothing() {
+    let world = World::with_port("wstap0");
+    world.host.sh("echo 1 > /proc/sys/net/ipv4/conf/wstap0/forwarding");
+    world.host.sh("ip address add 192.168.87.1/32 dev wstap0");
+    world.host.sh("ip link set wstap0 nomaster; ip route add 192.168.86.2/32 dev wstap0");
+    world.guest.sh("ip route add 192.168.87.1 dev eth0");
+    assert!(world.guest.pings("192.168.87.1"), "without a guard it is reached");
+    let _firewall = install(&world, policy(GuestAccess::All));
+    assert!(!world.guest.pings("192.168.87.1"));
+    for to in ["192.168.86.1:80", "192.168.1.50:80"] {
+        assert_eq!(world.guest.udp(to), "silent", "{to}");
+    }
+}

@@ -135,6 +135,11 @@ impl World {
     /// 192.168.86.2. Whatever has no route goes to the Internet, which also answers for addresses
     /// that do not belong there. The LAN routes the guests' subnet to the host.
     pub(super) fn new() -> World {
+        World::with_port("g0")
+    }
+
+    /// The same, where the guest's port has another name.
+    pub(super) fn with_port(port: &str) -> World {
         let world = World {
             host: Netns::new(),
             guest: Netns::new(),
@@ -144,14 +149,14 @@ impl World {
         let World { host, guest, internet, lan } = &world;
         host.sh(&format!(
             "ip link add wsbr0 type bridge
-             ip link add g0 type veth peer name eth0 netns {}
+             ip link add {port} type veth peer name eth0 netns {}
              ip link add up0 type veth peer name eth0 netns {}
              ip link add lan0 type veth peer name eth0 netns {}
-             ip link set g0 master wsbr0
+             ip link set {port} master wsbr0
              ip address add 192.168.86.1/24 dev wsbr0
              ip address add 93.184.216.1/24 dev up0
              ip address add 192.168.1.1/24 dev lan0
-             for link in g0 wsbr0 up0 lan0; do ip link set $link up; done
+             for link in {port} wsbr0 up0 lan0; do ip link set $link up; done
              ip route add default via 93.184.216.34
              echo 1 > /proc/sys/net/ipv4/ip_forward",
             guest.tid, internet.tid, lan.tid
