@@ -103,6 +103,21 @@ impl RawGuest {
         }
     }
 
+    /// The next frame, if one comes in time.
+    ///
+    /// # Panics
+    /// When the server closes.
+    pub fn receive_within(&mut self, time: Duration) -> Option<Vec<u8>> {
+        let end = Instant::now() + time;
+        loop {
+            match self.next_before(end)?.expect("the connection is open") {
+                Message::Binary(frame) => return Some(frame.to_vec()),
+                Message::Close(close) => panic!("the server closed: {close:?}"),
+                _ => {}
+            }
+        }
+    }
+
     /// Receives, and answers ARP, until `wanted` makes something of a frame.
     pub fn receive_until<T>(&mut self, mut wanted: impl FnMut(&[u8]) -> Option<T>) -> T {
         loop {

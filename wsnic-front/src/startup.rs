@@ -230,6 +230,10 @@ fn fd_limit(max_clients: u32) -> u64 {
 fn raise_fd_limit(max_clients: u32) {
     let needed = fd_limit(max_clients);
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
+        // Who starts as root may have more than the limit.
+        if needed > hard && setrlimit(Resource::RLIMIT_NOFILE, needed, needed).is_ok() {
+            return Ok(needed);
+        }
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
         Ok(hard)
     });

@@ -1,6 +1,8 @@
 //! What keeps wsnic from starting on this machine, and what to do about it.
 
-use crate::links::{BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP, port_of};
+use crate::links::{
+    BRIDGE, BRIDGE_GROUP, DYING_GROUP, LEAF_PREFIX, Link, Links, PORT_GROUP, port_of,
+};
 use crate::routing::way_out;
 use std::fmt;
 use std::fs::OpenOptions;
@@ -64,7 +66,8 @@ pub async fn problems(network: &Network, links: &Links) -> io::Result<Vec<Proble
 /// The kernel does not answer.
 pub async fn names(links: &Links) -> io::Result<Vec<Problem>> {
     let is_foreign = |link: &Link| {
-        (link.name == BRIDGE && link.group != BRIDGE_GROUP)
+        let of_bridges = link.name == BRIDGE || link.name.starts_with(LEAF_PREFIX);
+        (of_bridges && link.group != BRIDGE_GROUP)
             || (port_of(&link.name).is_some() && ![PORT_GROUP, DYING_GROUP].contains(&link.group))
     };
     let foreign = links.all().await?.into_iter().filter(is_foreign).map(|link| {

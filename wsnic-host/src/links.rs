@@ -88,7 +88,11 @@ impl Links {
     /// # Errors
     /// What the kernel says; `None` is no error.
     pub async fn find(&self, name: &str) -> io::Result<Option<Link>> {
-        Ok(self.all().await?.into_iter().find(|link| link.name == name))
+        let mut links = std::pin::pin!(self.0.link().get().match_name(name.to_owned()).execute());
+        match links.next().await.transpose().map_err(io_error) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(None),
+            found => Ok(found?.map(describe)),
+        }
     }
 
     /// The IPv4 blocks of all interfaces, with the interface's index.

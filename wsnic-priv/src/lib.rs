@@ -5,6 +5,7 @@
 
 mod closer;
 mod firewall;
+mod leaf;
 mod link;
 mod network;
 mod sandbox;

@@ -6,11 +6,11 @@
 use futures_util::{Stream, StreamExt};
 use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge,
-    LinkAttribute, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData,
+    InfoVeth, LinkAttribute, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, MulticastGroup};
+use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
@@ -59,6 +59,32 @@ impl Links {
             .await
     }
 
+    /// Sets a bridge up that the host takes no part in; returns its index.
+    pub async fn set_up_apart(&self, name: &str) -> io::Result<u32> {
+        // The host answers ARP for each of its addresses on every interface that takes ARP.
+        self.set(LinkUnspec::new_with_name(name).arp(false).up()).await?;
+        Ok(self.find(name).await?.ok_or_else(no_device)?.index)
+    }
+
+    /// Makes a cable with these ends, each plugged into its bridge and up; returns the first's index.
+    pub async fn add_cable(&self, ends: [&str; 2], bridges: [u32; 2], mtu: u16) -> io::Result<u32> {
+        let mtu = u32::from(mtu);
+        let other = LinkUnspec::new_with_name(ends[1]).link_group(BRIDGE_GROUP).mtu(mtu).build();
+        // Both have their mark from the start: what is found without one is somebody else's.
+        let cable = LinkVeth::new(ends[0], ends[1])
+            .link_group(BRIDGE_GROUP)
+            .mtu(mtu)
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(other)));
+        self.0.0.link().add(cable.build()).execute().await.map_err(io_error)?;
+        for (name, bridge) in ends.into_iter().zip(bridges) {
+            let quiet =
+                LinkUnspec::new_with_name(name).append_extra_attribute(without_ipv6_address());
+            self.set(quiet).await?;
+            self.set(LinkUnspec::new_with_name(name).controller(bridge).up()).await?;
+        }
+        Ok(self.find(ends[0]).await?.ok_or_else(no_device)?.index)
+    }
+
     /// Gives an interface its address and sets it up.
     pub async fn set_up(&self, name: &str, address: Ipv4Addr, prefix_len: u8) -> io::Result<()> {
         let link = self.find(name).await?.ok_or_else(no_device)?;
@@ -78,8 +104,7 @@ impl Links {
         mtu: u16,
         alias: &str,
     ) -> io::Result<Link> {
-        let mut links = std::pin::pin!(self.0.0.link().get().match_name(name).execute());
-        let link = describe(links.next().await.ok_or_else(no_device)?.map_err(io_error)?);
+        let link = self.find(name).await?.ok_or_else(no_device)?;
         let marks = LinkUnspec::new_with_index(link.index)
             .link_group(PORT_GROUP)
             .alias(alias)
@@ -102,6 +127,17 @@ impl Links {
             ignore_missing(self.set(dying).await)?;
         }
         self.delete_group(DYING_GROUP).await
+    }
+
+    /// Deletes an interface that has [`BRIDGE_GROUP`]; one that is gone already is no error.
+    pub async fn delete(&self, name: &str) -> io::Result<()> {
+        match self.find(name).await?.filter(|link| link.group == BRIDGE_GROUP) {
+            Some(link) => {
+                let deleted = self.0.0.link().del(link.index).execute().await;
+                ignore_missing(deleted.map_err(io_error))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Deletes every interface of a group; an empty group is no error.

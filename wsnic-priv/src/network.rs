@@ -5,15 +5,15 @@
 //! bridge. Whatever fails, what was done before it is undone.
 
 use crate::firewall::{Firewall, FirewallError, Note, Policy};
-use crate::link::{BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP, port_name};
+use crate::link::{BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP};
 use crate::sysctl;
 use std::io;
 use wsnic_host::resolver;
 use wsnic_os::log::chain;
+use wsnic_proto::MacAddr;
 use wsnic_proto::settings::{
     DhcpService, GuestAccess, InterfaceName, Nat, Network as Options, Settings,
 };
-use wsnic_proto::{MacAddr, PortId};
 
 /// Begins the note on the bridge: what it was made for, and which interfaces forward because of us.
 const ALIAS: &str = "wsnic";
@@ -260,15 +260,6 @@ impl Network {
             }
             // Said before.
             Err(_) => {}
-        }
-    }
-
-    /// Puts an open port back on the bridge.
-    pub async fn attach(&self, port: PortId, note: &str) {
-        let name = port_name(port);
-        let attached = self.links.attach_port(&name, self.bridge, self.options.mtu, note).await;
-        if let Err(error) = attached {
-            tracing::warn!(%error, port = name, "cannot attach the port again");
         }
     }
 

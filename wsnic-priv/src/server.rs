@@ -3,6 +3,7 @@
 //! One thread. Nothing here waits for a peer: a peer that does not read its replies is dropped.
 
 use crate::closer::{Closer, Deletion};
+use crate::leaf::Leaves;
 use crate::link::{BRIDGE, Event, Link, Links, PORT_GROUP, port_name, port_of};
 use crate::network::Network;
 use crate::{link, sysctl, tap, tripwire};
@@ -67,7 +68,9 @@ struct Helper {
     /// Each port's TAP as it was made, or as a helper that died left it.
     taps: RefCell<HashMap<PortId, Link>>,
     links: Links,
-    /// Index of the bridge; changes when the bridge has to be made again, 0 while that fails.
+    /// The bridges behind the network's own.
+    leaves: Leaves,
+    /// Index of the network's bridge; changes when the bridge has to be made again, 0 while that fails.
     bridge: Cell<u32>,
     mtu: u16,
     /// Those that TAPs are made with: all, or what the kernel has.
@@ -147,12 +150,16 @@ pub async fn serve(
     // Counts on from where the clock is, so that no generation of a helper that died comes again.
     let epoch = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
     let base = Generation((epoch & u128::from(u32::MAX)) as u32);
+    let links = Links::connect()?;
+    let all = links.all().await?;
+    let leaves = Leaves::new(links.clone(), settings.network.mtu, &all);
     let slots = Slots::new(settings.server.max_clients, base, Instant::now());
     let helper = Rc::new(Helper {
         state: RefCell::new(State::new(slots, welcome)),
         sockets: RefCell::default(),
         taps: RefCell::default(),
-        links: Links::connect()?,
+        links,
+        leaves,
         bridge: Cell::new(network.bridge()),
         mtu: settings.network.mtu,
         offloads: Cell::new(if settings.network.offloads { tap::OFFLOADS } else { 0 }),
@@ -167,7 +174,7 @@ pub async fn serve(
     let mut connections = kept.iter().map(|kept| kept.id.0).max().unwrap_or(0);
     tasks
         .run_until(async {
-            helper.resume(kept).await?;
+            helper.resume(kept, all)?;
             helper.notifier.ready("serving");
             loop {
                 tokio::select! {
@@ -187,6 +194,10 @@ pub async fn serve(
                             tracing::error!("somebody deleted the bridge {BRIDGE}, making it again");
                             helper.repair(network).await;
                         }
+                        Event::Gone(link) if helper.leaves.vanished(&link) => {
+                            tracing::error!(link = link.name, "somebody deleted a leaf bridge, making it again");
+                            helper.reattach(|port| helper.leaves.bridge_of(port, network.bridge()) == 0).await;
+                        }
                         Event::Gone(link) => helper.vanished(&link),
                         Event::Changed(link) => helper.changed(&link),
                     },
@@ -195,7 +206,10 @@ pub async fn serve(
                     },
                     never = &mut alive => match never {},
                     _ = again.tick(), if network.bridge() == 0 => helper.repair(network).await,
-                    _ = refresh.tick() => network.refresh().await,
+                    _ = refresh.tick() => {
+                        network.refresh().await;
+                        helper.leaves.remove_unused(|port| helper.state.borrow().slots.is_used(port)).await;
+                    }
                     _ = terminate.recv() => break,
                     _ = interrupt.recv() => break,
                 }
@@ -221,10 +235,10 @@ impl Helper {
     }
 
     /// Goes on with the front-ends of a helper that died, and deletes the ports of those that left.
-    async fn resume(self: &Rc<Self>, kept: Vec<Kept>) -> io::Result<()> {
+    fn resume(self: &Rc<Self>, kept: Vec<Kept>, links: Vec<Link>) -> io::Result<()> {
         let ids: Vec<ConnectionId> = kept.iter().map(|kept| kept.id).collect();
         let is_port = |link: &Link| link.group == PORT_GROUP;
-        for link in self.links.all().await?.into_iter().filter(is_port) {
+        for link in links.into_iter().filter(is_port) {
             let Some(port) = port_of(&link.name) else { continue };
             let whose = read_note(&link.alias).filter(|(id, _)| ids.contains(id));
             let adopted = whose.is_some_and(|(id, generation)| {
@@ -314,16 +328,13 @@ impl Helper {
         }
         sysctl::disable_ipv6(&name);
         loop {
-            let bridge = self.bridge.get();
-            if bridge == 0 {
-                return Err(nix::Error::ENODEV.into());
-            }
+            let bridge = self.leaves.make(port, self.bridge.get()).await?;
             let link = self.links.attach_port(&name, bridge, self.mtu, note).await?;
-            if self.state.borrow().slots.open_ports().is_empty() {
+            if !self.state.borrow().slots.any_open() {
                 self.wait_for_bridge().await?;
             }
             // Another one may have been made meanwhile; this port is not among those it was given.
-            if self.bridge.get() == bridge {
+            if self.leaves.bridge_of(port, self.bridge.get()) == bridge {
                 return Ok((fd, link));
             }
         }
@@ -332,11 +343,24 @@ impl Helper {
     /// Makes the bridge again, with the ports that are open; tried again later if it fails.
     async fn repair(&self, network: &mut Network) {
         network.repair().await;
+        self.leaves.forget();
         self.bridge.set(network.bridge());
-        // Those that are being opened now see that the bridge is another.
-        let ports = self.state.borrow().slots.open_ports();
+        self.reattach(|_| true).await;
+    }
+
+    /// Puts open ports back on their bridges. Those that are being opened now see that theirs is another.
+    async fn reattach(&self, is_off: impl Fn(PortId) -> bool) {
+        let mut ports = self.state.borrow().slots.open_ports();
+        ports.retain(|(port, ..)| is_off(*port));
         for (port, id, generation) in ports {
-            network.attach(port, &note(id, generation)).await;
+            let (name, note) = (port_name(port), note(id, generation));
+            let attached = match self.leaves.make(port, self.bridge.get()).await {
+                Ok(bridge) => self.links.attach_port(&name, bridge, self.mtu, &note).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = attached {
+                tracing::warn!(%error, port = name, "cannot attach the port again");
+            }
         }
     }
 

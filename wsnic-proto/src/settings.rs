@@ -79,7 +79,7 @@ pub struct Server {
     pub wss_cert: Option<PathBuf>,
     /// Private key (PEM); None: it stands in the certificate's file.
     pub wss_key: Option<PathBuf>,
-    /// Sessions at the same time, 1 to 1023 (the kernel's bridge takes 1,023 ports).
+    /// Sessions at the same time, 1 to 24,000 (a thousand on each of 24 bridges).
     pub max_clients: u32,
 }
 

@@ -182,6 +182,16 @@ impl Slots {
         Some((holder, slot.generation))
     }
 
+    /// True for a slot that is not free: its TAP exists, or will in a moment.
+    pub fn is_used(&self, port: PortId) -> bool {
+        self.slots.get(port.0 as usize).is_some_and(|slot| slot.phase != Phase::Free)
+    }
+
+    /// True if a TAP is on the bridge.
+    pub fn any_open(&self) -> bool {
+        self.slots.iter().any(|slot| matches!(slot.phase, Phase::Open(_)))
+    }
+
     /// The ports whose TAP is on the bridge, with their holders.
     pub fn open_ports(&self) -> Vec<(PortId, ConnectionId, Generation)> {
         let open = |(index, slot): (u32, &Slot)| match slot.phase {

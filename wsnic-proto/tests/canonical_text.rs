@@ -31,7 +31,7 @@ fn plan() -> impl Strategy<Value = Plan> {
 fn server() -> impl Strategy<Value = Server> {
     let addresses = proptest::collection::hash_set(any::<IpAddr>(), 1..4);
     let tls = option::of((path(), option::of(path())));
-    (addresses, 1u16.., 1u16.., tls, 1u32..=1023).prop_filter_map(
+    (addresses, 1u16.., 1u16.., tls, 1u32..=24_000).prop_filter_map(
         "equal ports",
         |(addresses, ws_port, wss_port, tls, max_clients)| {
             let (wss_cert, wss_key) = tls.map_or((None, None), |(cert, key)| (Some(cert), key));

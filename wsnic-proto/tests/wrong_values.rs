@@ -26,7 +26,7 @@ fn wrong_values_name_file_line_option_value_and_remedy() {
             "ws_server_addr=\",\" names no address: give IPv4 or IPv6 addresses separated by \
              commas, such as 127.0.0.1, ::1",
         ),
-        ("max_clients=1024", &format!("max_clients=\"1024\" {numbers} 1 to 1023")),
+        ("max_clients=24001", &format!("max_clients=\"24001\" {numbers} 1 to 24000")),
         ("mtu=1500.0", &format!("mtu=\"1500.0\" {numbers} 576 to 65521")),
         ("mtu=70000", &format!("mtu=\"70000\" {numbers} 576 to 65521")),
         ("dhcp_lease_time=119", &format!("dhcp_lease_time=\"119\" {numbers} 120 to 4294967294")),

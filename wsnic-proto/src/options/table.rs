@@ -86,10 +86,10 @@ pub static OPTIONS: &[OptionSpec] = &[
         id: OptionId::MaxClients,
         name: "max_clients",
         metavar: "COUNT",
-        kind: Kind::Number { min: 1, max: 1023 },
+        kind: Kind::Number { min: 1, max: 24_000 },
         default: "1000",
-        help: "Clients that may be connected at the same time. A Linux bridge takes 1023 ports at \
-               most.",
+        help: "Clients that may be connected at the same time. Each needs two open files, so that \
+               many thousands need a higher limit (ulimit -Hn), and an address: see subnet.",
         ..SERVER
     },
     OptionSpec {
