@@ -205,6 +205,11 @@ impl Helper {
         }
     }
 
+    /// Ends the connection, and with it all ports.
+    pub fn hang_up(&self) {
+        self.socket.shut_down();
+    }
+
     async fn ask(&self, request: impl FnOnce(RequestId) -> Request) -> Answer {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| OpenError::Gone)?;
         let req = self.next.replace(self.next.get().wrapping_add(1));

@@ -13,6 +13,7 @@ use crate::ws;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::os::fd::IntoRawFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -198,7 +199,14 @@ async fn session(
         );
     }
     let (stream, waiting, fd) = shuttle.into_parts();
+    let all_end = matches!(end, End::Shutdown);
     let giving_back = async {
+        if all_end {
+            // With this process's connection to it, the helper deletes all ports, and by one message.
+            // Open until then: an interface that vanishes by itself means trouble to the helper.
+            let _ = fd.into_raw_fd();
+            return;
+        }
         context.helper.close(id, generation).await;
         context.closer.close(fd);
     };

@@ -317,6 +317,8 @@ async fn serve(
                 tracing::warn!(left, "not all connections have ended");
             }
             helper_task.abort();
+            // Before any TAP is closed, which happens as this process ends.
+            context.helper.hang_up();
             outcome
         })
         .await

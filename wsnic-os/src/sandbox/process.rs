@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use nix::sys::prctl;
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io::{self, Write as _};
 use std::panic::{self, PanicHookInfo};
 
@@ -32,7 +32,8 @@ pub fn keep_secrets() -> io::Result<()> {
     Ok(())
 }
 
-/// No new thread or process, no locked memory, no message queue, no more than `files` open files.
+/// No new thread or process, no locked memory, no message queue, no more than `files` open files, or
+/// than there may be already.
 ///
 /// # Errors
 /// The kernel's.
@@ -40,6 +41,7 @@ pub fn limit(files: u64) -> io::Result<()> {
     setrlimit(Resource::RLIMIT_NPROC, 0, 0)?;
     setrlimit(Resource::RLIMIT_MEMLOCK, 0, 0)?;
     setrlimit(Resource::RLIMIT_MSGQUEUE, 0, 0)?;
-    setrlimit(Resource::RLIMIT_NOFILE, files, files)?;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, files.min(most), files.min(most))?;
     Ok(())
 }
