@@ -156,3 +156,26 @@ fn works_and_cleans_up(lab: Lab) {
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
+
+#[test]
+fn all_clients_of_a_killed_front_end_are_back_at_once_and_none_is_refused() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "max_clients = 300\n");
+    let guests: Vec<RawGuest> = (0..300).map(|_| RawGuest::connect(&lab)).collect();
+    let killed = server.front_end();
+    assert!(server.kill_program("wsnic-front"));
+    drop(guests);
+    let mut back = Vec::new();
+    wait_until("the front-end listens again", || {
+        back.extend(RawGuest::connect_to(&lab.srv, Server::address(), "/", &[]).ok());
+        !back.is_empty()
+    });
+    assert_ne!(server.front_end(), killed);
+    back.extend((1..300).map(|_| RawGuest::connect(&lab)));
+    let refused = RawGuest::connect_to(&lab.srv, Server::address(), "/", &[]);
+    assert!(refused.is_err(), "max_clients holds, whatever is still being deleted");
+    wait_until("the ports of before are gone", || lab.ports() == 300);
+    drop(back);
+    server.stop();
+    lab.finish();
+}

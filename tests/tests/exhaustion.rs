@@ -182,3 +182,28 @@ fn fill_bridge(lab: &Lab, verb: &str) {
     lab.srv.output(Command::new("ip").args(["-force", "-batch"]).arg(&file));
     std::fs::remove_file(&file).expect("it was just written");
 }
+
+#[test]
+fn ports_that_are_still_being_deleted_are_in_nobodys_way() {
+    let lab = Lab::new();
+    let helper = Helper::start(&lab, "max_clients = 20\n");
+    let peer = Peer::greeted(&helper);
+    let ports: Vec<_> = (0..20).map(|_| peer.open()).collect();
+    for port in &ports {
+        peer.say(&Request::Close { req: 1, port: port.id, generation: port.generation });
+    }
+    (0..20).for_each(|_| assert!(peer.say(&Request::Open { req: 2, network: 0 })));
+    let mut taps = Vec::new();
+    for _ in 0..40 {
+        match peer.hear() {
+            Some((Reply::Opened { req: 2, .. }, Some(tap))) => taps.push(tap),
+            Some((Reply::Done { req: 1 }, None)) => {}
+            other => panic!("each is met: {other:?}"),
+        }
+    }
+    assert_eq!(taps.len(), 20);
+    drop((ports, taps, peer));
+    wait_until("all ports are gone", || lab.ports() == 0);
+    helper.stop();
+    lab.finish();
+}

@@ -16,7 +16,7 @@
 //! | | Open | the helper is stopping | Err, Stopping |
 //! | | Open | no such network | Err, NoSuchNetwork |
 //! | | Open | the rate is used up | Err, TooFast |
-//! | | Open | no slot is free | Err, NoPortFree |
+//! | | Open | `max_ports` are held, or no slot is free | Err, NoPortFree |
 //! | | Open | | make the TAP; in flight |
 //! | | Close | its port, open or revoked, of this generation | delete the TAP; in flight |
 //! | | Close | any other port, once resumed, a bounded number of times | Done: the dead helper had done it |

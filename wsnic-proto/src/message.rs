@@ -16,7 +16,7 @@ pub const MAX_IN_FLIGHT: usize = 64;
 /// Chosen by the front-end; the reply carries it back.
 pub type RequestId = u32;
 
-/// A port's slot, 0 to `max_ports - 1`; the TAP of slot 7 is called wstap7.
+/// A port's slot, below [`crate::slots::MAX_SLOTS`]; the TAP of slot 7 is called wstap7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub struct PortId(pub u32);
 

@@ -2,7 +2,9 @@
 //!
 //! Pure state of the helper, without clock or system call. A slot goes
 //! Free → Opening → Open → (Revoked →) Closing → Free; only its holder can move it. Generations
-//! begin at a number of the caller's, so that a restarted helper does not repeat old ones.
+//! There are more slots than ports that may be held at a time, so that the TAPs that the kernel still
+//! deletes for those who have left are in nobody's way: all clients of a front-end that has died may
+//! be back before their ports are gone. Generations begin at a number of the caller's, so that a restarted helper does not repeat old ones.
 
 use crate::{ErrorCode, Generation, PortId};
 use std::collections::VecDeque;
@@ -10,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Ports opened per second in the long run; a herd of `max_ports` at once is always served.
 const OPENS_PER_SECOND: u32 = 500;
+/// Slots at most: a thousand on each of the bridges that a bridge can be joined to, and on itself.
+pub const MAX_SLOTS: u32 = 24_000;
 
 /// Names a connection for the life of the helper.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,6 +54,9 @@ struct Slot {
 #[derive(Debug)]
 pub struct Slots {
     slots: Vec<Slot>,
+    max_ports: u32,
+    /// Ports that somebody holds or is about to.
+    held: u32,
     /// Slots that are free, the lowest last, so that names stay low.
     free: Vec<u32>,
     /// Free slots whose TAP could not be made, the one that failed longest ago first.
@@ -63,12 +70,15 @@ pub struct Slots {
 pub struct NotYours;
 
 impl Slots {
-    /// `max_ports` free slots, with generations above `base`.
+    /// No port is held, of `max_ports`; generations are above `base`.
     pub fn new(max_ports: u32, base: Generation, now: Instant) -> Slots {
         let slot = Slot { generation: base, phase: Phase::Free, link: 0 };
+        let slots = max_ports.max(max_ports.saturating_mul(2).min(MAX_SLOTS));
         Slots {
-            slots: vec![slot; max_ports as usize],
-            free: (0..max_ports).rev().collect(),
+            slots: vec![slot; slots as usize],
+            max_ports,
+            held: 0,
+            free: (0..slots).rev().collect(),
             shelved: VecDeque::new(),
             tokens: Slots::bucket(max_ports),
             refilled: now,
@@ -79,15 +89,15 @@ impl Slots {
         f64::from(max_ports) + f64::from(OPENS_PER_SECOND)
     }
 
-    /// Slots in all.
+    /// Ports that may be held at a time.
     pub fn max_ports(&self) -> u32 {
-        u32::try_from(self.slots.len()).unwrap_or(u32::MAX)
+        self.max_ports
     }
 
     /// Takes a free slot for `holder`; it must be told of the outcome by [`Slots::opened`] or [`Slots::freed`].
     ///
     /// # Errors
-    /// No slot is free, or ports are being opened too fast.
+    /// All ports are held, no slot is free, or ports are being opened too fast.
     pub fn open(
         &mut self,
         holder: ConnectionId,
@@ -100,9 +110,13 @@ impl Slots {
         if self.tokens < 1.0 {
             return Err(ErrorCode::TooFast);
         }
+        if self.held >= self.max_ports {
+            return Err(ErrorCode::NoPortFree);
+        }
         let index = self.free.pop().or_else(|| self.shelved.pop_front());
         let index = index.ok_or(ErrorCode::NoPortFree)?;
         self.tokens -= 1.0;
+        self.held += 1;
         let slot = &mut self.slots[index as usize];
         slot.generation = Generation(slot.generation.0.wrapping_add(1));
         slot.phase = Phase::Opening(holder);
@@ -132,6 +146,7 @@ impl Slots {
             return false;
         };
         *slot = Slot { generation, phase: Phase::Open(holder), link };
+        self.held += 1;
         self.take(port);
         true
     }
@@ -158,6 +173,7 @@ impl Slots {
             return Err(NotYours);
         }
         self.slots[port.0 as usize].phase = Phase::Closing;
+        self.held -= 1;
         Ok(())
     }
 
@@ -204,8 +220,9 @@ impl Slots {
     /// The slot's TAP does not exist (any more).
     pub fn freed(&mut self, port: PortId) {
         let Some(slot) = self.slot(port) else { return };
-        if slot.phase != Phase::Free {
-            slot.phase = Phase::Free;
+        let before = std::mem::replace(&mut slot.phase, Phase::Free);
+        if before != Phase::Free {
+            self.held -= u32::from(before != Phase::Closing);
             let at = self.free.partition_point(|other| *other > port.0);
             self.free.insert(at, port.0);
         }
@@ -226,12 +243,13 @@ impl Slots {
         let mut ports = Vec::new();
         for (index, slot) in (0..).zip(&mut self.slots) {
             if slot.phase.holder() == Some(holder) {
-                slot.phase = Phase::Closing;
                 ports.push(PortId(index));
-            } else if slot.phase == Phase::Opening(holder) {
-                // Whoever is making it finds out by `opened` and deletes it.
-                slot.phase = Phase::Closing;
+            } else if slot.phase != Phase::Opening(holder) {
+                continue;
             }
+            // Whoever is making one finds out by `opened` and deletes it.
+            slot.phase = Phase::Closing;
+            self.held -= 1;
         }
         ports
     }
@@ -288,7 +306,11 @@ mod tests {
         assert_eq!(slots.close(A, PortId(9), generation), Err(NotYours));
         assert_eq!(slots.close(A, port, generation), Ok(()));
         assert_eq!(slots.close(A, port, generation), Err(NotYours), "already closing");
-        assert_eq!(slots.open(A, now), Err(ErrorCode::NoPortFree), "until the TAP is gone");
+        let (other, generation) = slots.open(A, now).unwrap();
+        assert_eq!(other, PortId(1), "the TAP of the first is not gone");
+        slots.opened(other, 9);
+        slots.close(A, other, generation).unwrap();
+        assert_eq!(slots.open(A, now), Err(ErrorCode::NoPortFree), "until one of the two is gone");
     }
 
     #[test]
@@ -326,7 +348,7 @@ mod tests {
         let mut slots = Slots::new(2, Generation(100), now);
         assert!(slots.adopt(A, PortId(0), Generation(7), 3));
         assert!(!slots.adopt(A, PortId(0), Generation(7), 3), "only once");
-        assert!(!slots.adopt(A, PortId(2), Generation(7), 3), "beyond max_clients");
+        assert!(!slots.adopt(A, PortId(4), Generation(7), 3), "beyond all slots");
         assert_eq!(slots.open(B, now), Ok((PortId(1), Generation(101))));
         assert_eq!(slots.open(B, now), Err(ErrorCode::NoPortFree));
         assert_eq!(slots.close(A, PortId(0), Generation(7)), Ok(()));
@@ -336,40 +358,67 @@ mod tests {
     fn a_condemned_slot_is_not_opened_before_it_is_freed() {
         let now = Instant::now();
         let mut slots = Slots::new(2, Generation(0), now);
-        slots.condemn(PortId(0));
-        slots.condemn(PortId(2));
+        for port in [0, 2, 3, 4] {
+            slots.condemn(PortId(port));
+        }
         assert_eq!(slots.open(A, now), Ok((PortId(1), Generation(1))));
         slots.condemn(PortId(1));
         assert_eq!(slots.open(A, now), Err(ErrorCode::NoPortFree));
         slots.freed(PortId(0));
         assert_eq!(slots.open(A, now), Ok((PortId(0), Generation(1))));
         assert_eq!(slots.close(A, PortId(1), Generation(1)), Err(NotYours), "it is opening");
-        assert_eq!(slots.count(A), (2, 2), "a port in use is not condemned");
+        assert_eq!(slots.count(A), (2, 4), "a port in use is not condemned");
     }
 
     #[test]
     fn a_slot_that_could_not_be_opened_is_tried_again_last() {
         let now = Instant::now();
-        let mut slots = Slots::new(3, Generation(0), now);
+        let mut slots = Slots::new(2, Generation(0), now);
         let (taken, _) = slots.open(A, now).unwrap();
         slots.shelve(taken);
-        let next: Vec<u32> = (0..3).map(|_| slots.open(A, now).unwrap().0.0).collect();
-        assert_eq!(next, [1, 2, 0]);
+        assert_eq!(next_after_each_other(&mut slots, 4), [1, 2, 3, 0]);
     }
 
     #[test]
     fn slots_freed_after_a_failure_are_all_tried_before_the_failed_ones() {
         let now = Instant::now();
-        let mut slots = Slots::new(8, Generation(0), now);
-        let taken: Vec<PortId> = (0..8).map(|_| slots.open(A, now).unwrap().0).collect();
-        slots.shelve(taken[1]);
-        slots.shelve(taken[0]);
+        let mut slots = Slots::new(4, Generation(0), now);
+        assert_eq!(next_after_each_other(&mut slots, 8), [0, 1, 2, 3, 4, 5, 6, 7]);
+        slots.shelve(PortId(1));
+        slots.shelve(PortId(0));
         for index in [2, 7, 4, 3, 6, 5] {
-            slots.freed(taken[index]);
+            slots.freed(PortId(index));
         }
         assert_eq!(slots.count(A), (0, 0));
-        let next: Vec<u32> = (0..8).map(|_| slots.open(A, now).unwrap().0.0).collect();
-        assert_eq!(next, [2, 3, 4, 5, 6, 7, 1, 0]);
+        assert_eq!(next_after_each_other(&mut slots, 8), [2, 3, 4, 5, 6, 7, 1, 0]);
+    }
+
+    #[test]
+    fn ports_that_are_being_deleted_are_in_nobodys_way() {
+        let now = Instant::now();
+        let mut slots = Slots::new(3, Generation(0), now);
+        let first: Vec<u32> = (0..3).map(|_| slots.open(A, now).unwrap().0.0).collect();
+        first.iter().for_each(|port| assert!(slots.opened(PortId(*port), 9)));
+        assert_eq!(slots.open(B, now), Err(ErrorCode::NoPortFree));
+        assert_eq!(slots.abandon(A).len(), 3);
+        let second: Vec<u32> = (0..3).map(|_| slots.open(B, now).unwrap().0.0).collect();
+        assert_eq!((first, second), (vec![0, 1, 2], vec![3, 4, 5]));
+        slots.freed(PortId(1));
+        assert_eq!(slots.open(B, now), Err(ErrorCode::NoPortFree), "three are held");
+        slots.freed(PortId(4));
+        assert_eq!(slots.open(B, now).unwrap().0, PortId(1));
+    }
+
+    /// Slots that are given out when each port is closed at once and its TAP stays.
+    fn next_after_each_other(slots: &mut Slots, count: usize) -> Vec<u32> {
+        let now = Instant::now();
+        let open_and_close = |_| {
+            let (port, generation) = slots.open(A, now).unwrap();
+            slots.opened(port, 9);
+            slots.close(A, port, generation).unwrap();
+            port.0
+        };
+        (0..count).map(open_and_close).collect()
     }
 
     #[test]

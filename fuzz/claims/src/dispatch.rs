@@ -77,8 +77,8 @@ impl Helper {
 
     /// A TAP of a helper that died: of a peer that is still there, or of nobody.
     fn find_port(&mut self, place: u8, whose: u8, base: u32) {
-        let port = u32::from(place) % (self.model.max + 1);
-        let fits = port < self.model.max && !self.model.used.contains_key(&port);
+        let port = u32::from(place) % (2 * self.model.max + 1);
+        let fits = port < 2 * self.model.max && !self.model.used.contains_key(&port);
         let id = u64::from(whose) % (self.peers + 1);
         self.links += 1;
         let generation = base.wrapping_sub(u32::from(whose));
@@ -276,7 +276,7 @@ impl Helper {
 
     /// Somebody deleted an interface; maybe one that the slot had before.
     fn vanish(&mut self, place: u8, link: u8) {
-        let port = u32::from(place) % (self.model.max + 1);
+        let port = u32::from(place) % (2 * self.model.max + 1);
         let held = self.model.used.get_mut(&port);
         let link = match &held {
             Some(held) if link < 200 => held.link,

@@ -116,6 +116,9 @@ impl Ports {
                 Verdict::Refuse(ErrorCode::NoSuchNetwork)
             }
             Request::Open { .. } if self.tokens < TOKEN => Verdict::Refuse(ErrorCode::TooFast),
+            Request::Open { .. } if self.held() >= self.max => {
+                Verdict::Refuse(ErrorCode::NoPortFree)
+            }
             Request::Open { .. } => match self.next_free() {
                 Some(port) => Verdict::Open(port),
                 None => Verdict::Refuse(ErrorCode::NoPortFree),
@@ -139,8 +142,12 @@ impl Ports {
     /// The lowest slot of those that have not failed, else the one that failed longest ago.
     fn next_free(&self) -> Option<u32> {
         let free = |port: &u32| !self.used.contains_key(port);
-        let unspoilt = (0..self.max).find(|port| free(port) && !self.shelf.contains(port));
+        let unspoilt = (0..2 * self.max).find(|port| free(port) && !self.shelf.contains(port));
         unspoilt.or_else(|| self.shelf.iter().copied().find(free))
+    }
+
+    fn held(&self) -> u32 {
+        self.used.values().filter(|port| port.phase != Phase::Closing).count() as u32
     }
 
     /// `port` is taken for `peer`, in a generation that it never had.

@@ -1,6 +1,7 @@
 //! The table of options. Order: as in the manual.
 
 use super::{Group, Kind, OptionId, OptionSpec, Place, Switch};
+use crate::slots::MAX_SLOTS;
 
 /// What most rows have in common.
 const ROW: OptionSpec = OptionSpec {
@@ -86,7 +87,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         id: OptionId::MaxClients,
         name: "max_clients",
         metavar: "COUNT",
-        kind: Kind::Number { min: 1, max: 24_000 },
+        kind: Kind::Number { min: 1, max: MAX_SLOTS },
         default: "1000",
         help: "Clients that may be connected at the same time. Each needs two open files, so that \
                many thousands need a higher limit (ulimit -Hn), and an address: see subnet.",
