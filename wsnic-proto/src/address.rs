@@ -4,7 +4,7 @@
 
 use crate::conf::quoted;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 /// An IEEE 802 MAC address, six octets in transmission order.
@@ -69,6 +69,72 @@ impl FromStr for MacAddr {
             *octet = u8::from_str_radix(part, 16).ok().filter(|_| digits).ok_or_else(error)?;
         }
         if parts.next().is_some() { Err(error()) } else { Ok(MacAddr(octets)) }
+    }
+}
+
+/// An IPv4 or IPv6 block: an address and the length of its prefix in bits (RFC 4632, RFC 4291 §2.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct IpBlock {
+    address: IpAddr,
+    prefix_len: u8,
+}
+
+/// The text is no address, and no address and prefix with zeros behind it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} is not a block such as 10.0.0.0/8 or 2001:db8::/32", quoted(.0))]
+pub struct IpBlockError(String);
+
+impl IpBlock {
+    /// The block of `prefix_len` bits, at most all, that contains `address`.
+    pub fn containing(address: IpAddr, prefix_len: u8) -> IpBlock {
+        match address {
+            IpAddr::V4(address) => {
+                let block = Cidr::containing(address, prefix_len);
+                IpBlock { address: block.network.into(), prefix_len: block.prefix_len }
+            }
+            IpAddr::V6(address) => {
+                let prefix_len = prefix_len.min(128);
+                let mask = u128::MAX.checked_shl(128 - u32::from(prefix_len)).unwrap_or(0);
+                IpBlock { address: Ipv6Addr::from(u128::from(address) & mask).into(), prefix_len }
+            }
+        }
+    }
+
+    /// True if `address` is in the block; an IPv4 address that is written as an IPv6 one
+    /// (RFC 4291 §2.5.5.2) counts as IPv4.
+    pub fn contains(self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        address.is_ipv4() == self.address.is_ipv4()
+            && IpBlock::containing(address, self.prefix_len) == self
+    }
+}
+
+impl fmt::Display for IpBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix_len)
+    }
+}
+
+impl FromStr for IpBlock {
+    type Err = IpBlockError;
+
+    fn from_str(text: &str) -> Result<IpBlock, IpBlockError> {
+        let error = || IpBlockError(text.to_owned());
+        let (address, prefix_len) = match text.split_once('/') {
+            Some((address, len)) => (address, Some(len)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| error())?;
+        let longest = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_len = match prefix_len {
+            None => longest,
+            Some(len) if len.bytes().all(|byte| byte.is_ascii_digit()) => {
+                len.parse().ok().filter(|len| *len <= longest).ok_or_else(error)?
+            }
+            Some(_) => return Err(error()),
+        };
+        let block = IpBlock::containing(address, prefix_len);
+        if block.address == address { Ok(block) } else { Err(error()) }
     }
 }
 
@@ -244,6 +310,21 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_block_of_either_family_holds_its_own_addresses_only() {
+        let holds = |block: &str, address: &str| {
+            block.parse::<IpBlock>().unwrap().contains(address.parse().unwrap())
+        };
+        assert!(holds("10.0.0.0/8", "10.255.0.1") && !holds("10.0.0.0/8", "11.0.0.1"));
+        assert!(holds("10.0.0.0/8", "::ffff:10.1.2.3"), "as a dual-stack socket names it");
+        assert!(holds("2001:db8::/32", "2001:db8:ffff::1") && !holds("2001:db8::/32", "2001::1"));
+        assert!(holds("0.0.0.0/0", "9.9.9.9") && !holds("0.0.0.0/0", "2001::1"));
+        assert!(holds("::/0", "2001::1") && holds("::1", "::1") && !holds("::1", "::2"));
+        for wrong in ["10.0.0.1/8", "::1/64", "10.0.0.0/33", "::/129", "10.0.0.0/+8", "x", ""] {
+            assert!(wrong.parse::<IpBlock>().is_err(), "{wrong}");
+        }
+    }
     use proptest::prelude::*;
 
     fn plan(text: &str) -> Plan {

@@ -17,7 +17,7 @@ pub mod options;
 pub mod settings;
 pub mod slots;
 
-pub use address::{Cidr, CidrError, MacAddr, Plan, PlanError};
+pub use address::{Cidr, CidrError, IpBlock, IpBlockError, MacAddr, Plan, PlanError};
 pub use conf::{ConfError, ConfFile, Warning};
 pub use frame::{Frame, FrameError};
 pub use message::{ErrorCode, Generation, PortId, Reply, Request, RequestId, RevokeReason};

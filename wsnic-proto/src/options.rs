@@ -19,7 +19,25 @@ pub enum OptionId {
     WssServerPort,
     WssServerCert,
     WssServerKey,
+    WssMoreCerts,
+    WssClientCa,
+    WssClientCert,
+    Listen,
+    ListenMode,
+    ListenOwner,
     MaxClients,
+    AllowedOrigins,
+    TokenFile,
+    JwtKeyFile,
+    BasicAuthFile,
+    TrustedProxies,
+    ProxyProtocol,
+    MaxClientsPerAddress,
+    HandshakeRate,
+    BanAfter,
+    BanTime,
+    SessionTime,
+    IdleTime,
     Subnet,
     Mtu,
     EnableInet,
@@ -41,6 +59,7 @@ pub enum OptionId {
     DhcpDomainName,
     DhcpNameserver,
     HelperSocket,
+    AdminSocket,
     User,
     HelperUser,
     Sandbox,
@@ -106,6 +125,8 @@ pub enum Place {
 pub enum Group {
     /// Where clients connect.
     Server,
+    /// Who may come in, and how much.
+    Door,
     /// The guests' network and what it reaches.
     Network,
     /// Addresses and names for guests.
@@ -116,12 +137,14 @@ pub enum Group {
 
 impl Group {
     /// All groups in the manual's order.
-    pub const ALL: [Group; 4] = [Group::Server, Group::Network, Group::Dhcp, Group::Program];
+    pub const ALL: [Group; 5] =
+        [Group::Server, Group::Door, Group::Network, Group::Dhcp, Group::Program];
 
     /// The heading in `--help`, template and README.
     pub const fn title(self) -> &'static str {
         match self {
             Group::Server => "Server",
+            Group::Door => "Who may come in",
             Group::Network => "Network",
             Group::Dhcp => "DHCP and DNS",
             Group::Program => "Program",
@@ -157,6 +180,18 @@ pub enum Kind {
     Blocks,
     /// A file's path.
     Path,
+    /// Files' paths; only commas separate them.
+    Paths,
+    /// Unix sockets to listen on.
+    Listeners,
+    /// A file's mode in octal.
+    Mode,
+    /// A user, or a user and a group.
+    Owner,
+    /// Origins of web pages.
+    Origins,
+    /// IPv4 and IPv6 blocks.
+    AnyBlocks,
     /// A unix socket's path.
     SocketPath,
     /// A network interface.
@@ -191,6 +226,20 @@ impl Kind {
                 "IPv4 blocks separated by commas, such as 10.0.0.0/8, 192.168.1.7".to_owned()
             }
             Kind::Path => "the path of a file".to_owned(),
+            Kind::Paths => "paths of files separated by commas".to_owned(),
+            Kind::Listeners => {
+                "unix: and a path, separated by commas, such as unix:/run/wsnic.sock".to_owned()
+            }
+            Kind::Mode => "an octal mode from 0600 to 0666 such as 0660".to_owned(),
+            Kind::Owner => "a user, or user:group, such as www-data:www-data".to_owned(),
+            Kind::Origins => {
+                "origins separated by commas, such as https://example.org, http://localhost:8000"
+                    .to_owned()
+            }
+            Kind::AnyBlocks => {
+                "IPv4 or IPv6 blocks separated by commas, such as 127.0.0.1, 2001:db8::/32"
+                    .to_owned()
+            }
             Kind::SocketPath => {
                 "a path of at most 107 bytes such as /run/wsnic-priv.sock".to_owned()
             }
@@ -212,6 +261,7 @@ impl Kind {
             Kind::Present
             | Kind::Choice(_)
             | Kind::Path
+            | Kind::Owner
             | Kind::SocketPath
             | Kind::Interface
             | Kind::User => String::new(),
@@ -221,7 +271,16 @@ impl Kind {
 
     /// True if several values may be given.
     pub const fn is_list(self) -> bool {
-        matches!(self, Kind::Addresses | Kind::NameServers | Kind::Blocks)
+        matches!(
+            self,
+            Kind::Addresses
+                | Kind::NameServers
+                | Kind::Blocks
+                | Kind::Paths
+                | Kind::Listeners
+                | Kind::Origins
+                | Kind::AnyBlocks
+        )
     }
 }
 

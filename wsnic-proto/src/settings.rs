@@ -11,7 +11,7 @@ mod resolve;
 pub use facts::Facts;
 pub use resolve::resolve;
 
-use crate::address::{Cidr, Plan};
+use crate::address::{Cidr, IpBlock, Plan};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
@@ -20,12 +20,16 @@ use std::path::PathBuf;
 pub struct Settings {
     /// Where clients connect.
     pub server: Server,
+    /// Who may come in, and how much.
+    pub door: Door,
     /// The guests' network.
     pub network: Network,
     /// Addresses and names for guests.
     pub dhcp: Dhcp,
     /// The helper's socket.
     pub helper_socket: PathBuf,
+    /// Where root gives orders to the front-end.
+    pub admin_socket: PathBuf,
     /// The user that the front-end becomes when it is started as root; None: `wsnic` if there is one, else `nobody`.
     pub user: Option<String>,
     /// The user that the helper becomes when it is started as root; None: `wsnic-priv` if there is one, else a number that nobody has.
@@ -79,8 +83,64 @@ pub struct Server {
     pub wss_cert: Option<PathBuf>,
     /// Private key (PEM); None: it stands in the certificate's file.
     pub wss_key: Option<PathBuf>,
+    /// More certificates, each with its key in the same file (PEM), chosen by SNI.
+    pub wss_more_certs: Vec<PathBuf>,
+    /// Who signs clients' certificates (PEM); None: clients are not asked for one.
+    pub wss_client_ca: Option<PathBuf>,
+    /// What follows for a client without a certificate.
+    pub wss_client_cert: ClientCert,
+    /// Unix sockets to listen on too.
+    pub listen: Vec<PathBuf>,
+    /// Their mode.
+    pub listen_mode: u32,
+    /// Their user, and their group; None: root.
+    pub listen_owner: Option<(String, Option<String>)>,
     /// Sessions at the same time, 1 to 24,000 (a thousand on each of 24 bridges).
     pub max_clients: u32,
+}
+
+/// What follows for a client without a certificate, where clients are asked for one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientCert {
+    /// It is refused.
+    Required,
+    /// It needs another proof, if any is asked for.
+    Optional,
+}
+
+impl ClientCert {
+    /// The words in wsnic.conf.
+    pub(crate) const WORDS: [(&'static str, ClientCert); 2] =
+        [("required", ClientCert::Required), ("optional", ClientCert::Optional)];
+}
+
+/// Who may come in, and how much.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Door {
+    /// Origins of web pages that may connect, in lower case; none: all.
+    pub allowed_origins: Vec<String>,
+    /// Tokens, one a line.
+    pub token_file: Option<PathBuf>,
+    /// Public key (PEM) or secret of signed tokens.
+    pub jwt_key_file: Option<PathBuf>,
+    /// Names and passwords (htpasswd, bcrypt).
+    pub basic_auth_file: Option<PathBuf>,
+    /// Who is believed for which client he speaks.
+    pub trusted_proxies: Vec<IpBlock>,
+    /// Whether those begin connections with the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// Clients of one address, or one IPv6 /64, at the same time; 0: no limit.
+    pub max_clients_per_address: u32,
+    /// Connections that one address may begin in a second; 0: no limit.
+    pub handshake_rate: u32,
+    /// Wrong proofs within `ban_time` that lead to a ban.
+    pub ban_after: u32,
+    /// Seconds from the last attempt; 0: no bans.
+    pub ban_time: u32,
+    /// Seconds; 0: for ever.
+    pub session_time: u32,
+    /// Seconds without a frame of the guest; 0: for ever.
+    pub idle_time: u32,
 }
 
 /// The guests' network.

@@ -9,10 +9,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use support::outcome;
 use wsnic_proto::options::{OPTIONS, Place};
 use wsnic_proto::settings::{
-    Dhcp, DhcpService, GuestAccess, HostFirewall, InterfaceName, Nat, Network, Rate, Sandbox,
-    Server, Settings,
+    ClientCert, Dhcp, DhcpService, Door, GuestAccess, HostFirewall, InterfaceName, Nat, Network,
+    Rate, Sandbox, Server, Settings,
 };
-use wsnic_proto::{Cidr, Facts, Plan};
+use wsnic_proto::{Cidr, Facts, IpBlock, Plan};
 
 fn path() -> impl Strategy<Value = std::path::PathBuf> {
     "(/|[a-z]|%|#|=|:|\\[|é)([ -~é]{0,20}[!-~])?".prop_map(Into::into)
@@ -31,18 +31,55 @@ fn plan() -> impl Strategy<Value = Plan> {
 fn server() -> impl Strategy<Value = Server> {
     let addresses = proptest::collection::hash_set(any::<IpAddr>(), 1..4);
     let tls = option::of((path(), option::of(path())));
-    (addresses, 1u16.., 1u16.., tls, 1u32..=24_000).prop_filter_map(
-        "equal ports",
-        |(addresses, ws_port, wss_port, tls, max_clients)| {
+    let more = (vec("[a-z/][a-z ]{0,9}[a-z]", 0..3), option::of(path()), any::<bool>());
+    let sockets = vec("/[a-z/]{1,20}", 0..3);
+    let mode = (0u32..=6, 0u32..=6).prop_map(|(group, other)| 0o600 | group << 3 | other);
+    let mode = mode.prop_filter("no execution", |mode| mode & 0o111 == 0);
+    let owner = option::of(("[a-z]{1,9}", option::of("[a-z]{1,9}")));
+    let unix = (sockets, mode, owner);
+    (addresses, 1u16.., 1u16.., tls, more, unix, 1u32..=24_000).prop_map(
+        |(addresses, ws_port, wss_port, tls, more, (sockets, mode, listen_owner), max_clients)| {
+            let is_tls = tls.is_some();
             let (wss_cert, wss_key) = tls.map_or((None, None), |(cert, key)| (Some(cert), key));
-            (ws_port != wss_port).then(|| Server {
+            let (more, client_ca, optional) = more;
+            Server {
                 addresses: addresses.into_iter().collect(),
                 ws_port,
                 wss_port,
                 wss_cert,
                 wss_key,
+                wss_more_certs: more.into_iter().filter(|_| is_tls).map(Into::into).collect(),
+                wss_client_ca: client_ca.filter(|_| is_tls),
+                wss_client_cert: if optional { ClientCert::Optional } else { ClientCert::Required },
+                listen: sockets.into_iter().map(Into::into).collect(),
+                listen_mode: mode,
+                listen_owner,
                 max_clients,
-            })
+            }
+        },
+    )
+}
+
+fn door() -> impl Strategy<Value = Door> {
+    let origins = vec("https?://[a-z.]{1,9}(:[1-9]{4})?", 0..3);
+    let files = (option::of(path()), option::of(path()), option::of(path()));
+    let block = (any::<IpAddr>(), 0u8..=128).prop_map(|(ip, len)| IpBlock::containing(ip, len));
+    let proxies = (vec(block, 0..3), any::<bool>());
+    let limits = (0u32..=24_000, 0u32..=100_000, 1u32..=1_000_000);
+    (origins, files, proxies, limits, any::<[u32; 3]>()).prop_map(
+        |(allowed_origins, files, proxies, limits, [ban_time, session_time, idle_time])| Door {
+            allowed_origins,
+            token_file: files.0,
+            jwt_key_file: files.1,
+            basic_auth_file: files.2,
+            trusted_proxies: proxies.0,
+            proxy_protocol: proxies.1,
+            max_clients_per_address: limits.0,
+            handshake_rate: limits.1,
+            ban_after: limits.2,
+            ban_time,
+            session_time,
+            idle_time,
         },
     )
 }
@@ -103,12 +140,15 @@ fn dhcp() -> impl Strategy<Value = Dhcp> {
 fn settings() -> impl Strategy<Value = Settings> {
     let user = option::of("[a-z_][a-z0-9_-]{0,20}");
     let sandbox = prop_oneof![Just(Sandbox::Require), Just(Sandbox::Prefer), Just(Sandbox::Off)];
-    (server(), network(), dhcp(), path(), (user.clone(), user, sandbox)).prop_map(
-        |(server, network, dhcp, helper_socket, (user, helper_user, sandbox))| Settings {
+    let paths = (path(), path());
+    (server(), door(), network(), dhcp(), paths, (user.clone(), user, sandbox)).prop_map(
+        |(server, door, network, dhcp, paths, (user, helper_user, sandbox))| Settings {
             server,
+            door,
             network,
             dhcp,
-            helper_socket,
+            helper_socket: paths.0,
+            admin_socket: paths.1,
             user,
             helper_user,
             sandbox,

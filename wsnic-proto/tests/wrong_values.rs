@@ -105,16 +105,41 @@ fn too_many_name_servers_and_too_long_a_socket_path_are_refused() {
 }
 
 #[test]
-fn equal_ports_matter_only_with_a_certificate() {
-    assert!(outcome("ws_port=8087", &Facts::default()).is_ok());
-    assert_eq!(
-        error("wss_certificate=c\nws_port=8087"),
-        "wsnic.conf:2: ws_port=\"8087\" is the port for wss:// too: give two different ports"
-    );
-    assert_eq!(
-        error("wss_certificate=c\nws_port=1\nwss_port=1"),
-        "wsnic.conf:3: wss_port=\"1\" is the port for ws:// too: give two different ports"
-    );
+fn wrong_values_of_the_door_name_what_would_be_right() {
+    for (line, rest) in [
+        (
+            "allowed_origins=example.org",
+            "contains \"example.org\", which is no origin: give origins",
+        ),
+        ("allowed_origins=https://a/b", "which is no origin"),
+        ("trusted_proxies=10.0.0.1/8", "(\"10.0.0.1/8\" is not a block such as 10.0.0.0/8 or"),
+        ("trusted_proxies=::/129", "is not a block"),
+        ("listen=/run/x", "contains \"/run/x\": give unix: and a path"),
+        ("listen=unix:x", "give unix: and a path"),
+        ("listen_mode=0777", "is no such mode: give an octal mode from 0600 to 0666 such as 0660"),
+        ("listen_mode=060", "is no such mode"),
+        ("listen_owner=a:", "names no user: give a user, or user:group"),
+        ("wss_client_cert=maybe", "is none of the known words: give required or optional"),
+        ("handshake_rate=-1", "give a whole number from 0 to 100000"),
+        ("ban_after=0", "give a whole number from 1 to 1000000"),
+    ] {
+        let text = error(line);
+        assert!(text.starts_with("wsnic.conf:1: ") && text.contains(rest), "{line}: {text}");
+    }
+}
+
+#[test]
+fn origins_are_compared_as_browsers_send_them() {
+    let text = "allowed_origins=HTTPS://Example.org:443, http://localhost:8000 http://a:80";
+    let (settings, _) = outcome(text, &Facts::default()).unwrap();
+    let origins = ["https://example.org", "http://localhost:8000", "http://a"];
+    assert_eq!(settings.door.allowed_origins, origins);
+}
+
+#[test]
+fn one_port_may_be_for_ws_and_wss() {
+    let (settings, _) = outcome("wss_certificate=c\nws_port=8087", &Facts::default()).unwrap();
+    assert_eq!(settings.server.ws_port, settings.server.wss_port);
 }
 
 #[test]
@@ -123,14 +148,6 @@ fn a_block_that_is_none_is_shown_short_and_escaped() {
     assert!(text.contains("(\"10.0.0.0/8\\u{2066}\\u{200b}\" is not an IPv4 block"), "{text}");
     let text = error(&format!("allow={}", "9".repeat(100_000)));
     assert!(text.len() < 500, "{text}");
-}
-
-#[test]
-fn a_port_that_equals_a_default_is_at_fault_also_if_the_other_is_mentioned_without_value() {
-    assert_eq!(
-        error("wss_certificate=c\nwss_port=\nws_port=8087"),
-        "wsnic.conf:3: ws_port=\"8087\" is the port for wss:// too: give two different ports"
-    );
 }
 
 #[test]

@@ -19,6 +19,7 @@ const ROW: OptionSpec = OptionSpec {
     place: Place::Everywhere,
 };
 const SERVER: OptionSpec = OptionSpec { group: Group::Server, ..ROW };
+const DOOR: OptionSpec = OptionSpec { group: Group::Door, ..ROW };
 const NETWORK: OptionSpec = OptionSpec { group: Group::Network, ..ROW };
 const DHCP: OptionSpec = OptionSpec { group: Group::Dhcp, ..ROW };
 const COMMAND_LINE: OptionSpec = OptionSpec { place: Place::CommandLine, ..ROW };
@@ -55,8 +56,8 @@ pub static OPTIONS: &[OptionSpec] = &[
         metavar: "PORT",
         kind: Kind::Port,
         default: "8087",
-        help: "Port for wss:// connections, which this version does not serve yet. With \
-               --docker-mode the default is 443.",
+        help: "Port for wss:// connections, which need wss_server_cert. With --docker-mode the \
+               default is 443. May be that of ws:// too.",
         ..SERVER
     },
     OptionSpec {
@@ -68,7 +69,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         kind: Kind::Path,
         help: "Certificate for wss:// in PEM form, with the chain behind it. The file may hold the \
                private key too. Default: cert/cert.crt if that file exists, inside a container \
-               also /opt/wsnic/cert/cert.crt, else wss:// is off. This version checks the option and does not serve wss:// yet.",
+               also /opt/wsnic/cert/cert.crt, else wss:// is off.",
         ..SERVER
     },
     OptionSpec {
@@ -84,6 +85,61 @@ pub static OPTIONS: &[OptionSpec] = &[
         ..SERVER
     },
     OptionSpec {
+        id: OptionId::WssMoreCerts,
+        name: "wss_more_certs",
+        metavar: "FILES",
+        kind: Kind::Paths,
+        help: "More certificates for wss://, each with its chain and its private key in one PEM \
+               file. A client gets the one that has the host name it asks for, else that of \
+               wss_server_cert.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::WssClientCa,
+        name: "wss_client_ca",
+        metavar: "FILE",
+        kind: Kind::Path,
+        help: "Certificates (PEM) that sign those of clients. Clients of wss:// are asked for one.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::WssClientCert,
+        name: "wss_client_cert",
+        metavar: "WORD",
+        kind: Kind::Choice(&["required", "optional"]),
+        default: "required",
+        help: "Whether a client of wss:// needs a certificate, if wss_client_ca is set. \
+               \"optional\": whoever has one needs no other proof.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::Listen,
+        name: "listen",
+        metavar: "SOCKETS",
+        kind: Kind::Listeners,
+        help: "Unix sockets to listen on too, for a proxy on this machine. Who connects there is \
+               believed which client it speaks for, as trusted_proxies are.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::ListenMode,
+        name: "listen_mode",
+        metavar: "MODE",
+        kind: Kind::Mode,
+        default: "0660",
+        help: "Mode of the sockets of listen.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::ListenOwner,
+        name: "listen_owner",
+        metavar: "USER",
+        kind: Kind::Owner,
+        help: "Owner of the sockets of listen, a user or user:group such as www-data:www-data. \
+               Default: root.",
+        ..SERVER
+    },
+    OptionSpec {
         id: OptionId::MaxClients,
         name: "max_clients",
         metavar: "COUNT",
@@ -92,6 +148,117 @@ pub static OPTIONS: &[OptionSpec] = &[
         help: "Clients that may be connected at the same time. Each needs two open files, so that \
                many thousands need a higher limit (ulimit -Hn), and an address: see subnet.",
         ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::AllowedOrigins,
+        name: "allowed_origins",
+        metavar: "ORIGINS",
+        kind: Kind::Origins,
+        help: "Web pages that may connect, by their origin. Unset: every page, and programs. With \
+               a list, a program that sends no Origin needs a token or another proof.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::TokenFile,
+        name: "token_file",
+        metavar: "FILE",
+        kind: Kind::Path,
+        help: "Tokens that let clients in, one a line; `wsnic token NAME` makes them. With this, \
+               jwt_key_file, basic_auth_file or a required wss_client_cert, nobody comes in without a proof.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::JwtKeyFile,
+        name: "jwt_key_file",
+        metavar: "FILE",
+        kind: Kind::Path,
+        help: "Keys of signed tokens (JWT). A PEM public key is for EdDSA; a file of anything else is the secret of HS256, at \
+               least 32 bytes.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::BasicAuthFile,
+        name: "basic_auth_file",
+        metavar: "FILE",
+        kind: Kind::Path,
+        help: "Names and passwords, as htpasswd -B writes them (bcrypt).",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::TrustedProxies,
+        name: "trusted_proxies",
+        metavar: "BLOCKS",
+        kind: Kind::AnyBlocks,
+        help: "Proxies that are believed which client they speak for. By X-Forwarded-For or \
+               X-Real-IP, or by the PROXY protocol with proxy_protocol.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::ProxyProtocol,
+        name: "proxy_protocol",
+        metavar: "",
+        kind: Kind::Flag,
+        default: "no",
+        help: "Whether trusted proxies begin each connection with the PROXY protocol (version 2). \
+               Then those of trusted_proxies and of listen must.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::MaxClientsPerAddress,
+        name: "max_clients_per_address",
+        metavar: "COUNT",
+        kind: Kind::Number { min: 0, max: MAX_SLOTS },
+        default: "100",
+        help: "Clients of one address at the same time, for IPv6 of one /64. 0 is no limit. This \
+               machine's own loopback addresses have none.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::HandshakeRate,
+        name: "handshake_rate",
+        metavar: "COUNT",
+        kind: Kind::Number { min: 0, max: 100_000 },
+        default: "20",
+        help: "Connections that one address may begin in a second, five times as many at once. 0 \
+               is no limit, as for loopback addresses.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::BanAfter,
+        name: "ban_after",
+        metavar: "COUNT",
+        kind: Kind::Number { min: 1, max: 1_000_000 },
+        default: "10",
+        help: "An address is banned after so many wrong proofs within ban_time.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::BanTime,
+        name: "ban_time",
+        metavar: "SECONDS",
+        kind: Kind::Number { min: 0, max: u32::MAX },
+        default: "600",
+        help: "How long a ban lasts after the last attempt. 0 bans nobody, as loopback addresses \
+               never are.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::SessionTime,
+        name: "session_time",
+        metavar: "SECONDS",
+        kind: Kind::Number { min: 0, max: u32::MAX },
+        default: "0",
+        help: "A session ends after so long. 0 is never.",
+        ..DOOR
+    },
+    OptionSpec {
+        id: OptionId::IdleTime,
+        name: "idle_time",
+        metavar: "SECONDS",
+        kind: Kind::Number { min: 0, max: u32::MAX },
+        default: "0",
+        help: "A session ends when its guest has sent no frame for so long. 0 is never.",
+        ..DOOR
     },
     OptionSpec {
         id: OptionId::Subnet,
@@ -301,6 +468,15 @@ pub static OPTIONS: &[OptionSpec] = &[
         kind: Kind::SocketPath,
         default: "/run/wsnic-priv.sock",
         help: "Socket between front-end and helper.",
+        ..ROW
+    },
+    OptionSpec {
+        id: OptionId::AdminSocket,
+        name: "admin_socket",
+        metavar: "PATH",
+        kind: Kind::SocketPath,
+        default: "/run/wsnic-admin.sock",
+        help: "Where the front-end takes orders of root, such as new certificates from `wsnic reload`.",
         ..ROW
     },
     OptionSpec {

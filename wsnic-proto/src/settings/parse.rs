@@ -3,6 +3,7 @@
 use super::{GuestAccess, Nat, Network};
 use crate::address::Cidr;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 
 /// Ranges that are not the Internet: private, carrier NAT, link-local (RFC 1918, 6598, 3927).
 const NOT_PUBLIC: [(Ipv4Addr, u8); 5] = [
@@ -65,6 +66,54 @@ pub(super) fn user(text: &str) -> Option<String> {
     let good = text.len() <= 255
         && !text.starts_with('-')
         && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b':' | b'/' | b','));
+    good.then(|| text.to_owned())
+}
+
+/// sun_path takes 108 bytes with the NUL behind the path (unix(7)).
+pub(super) fn socket_path(text: &str) -> Option<PathBuf> {
+    (1..108).contains(&text.len()).then(|| PathBuf::from(text))
+}
+
+/// Paths between commas; they may hold blanks, but not at their ends.
+pub(super) fn paths(text: &str) -> Vec<PathBuf> {
+    text.split(',').map(str::trim).filter(|path| !path.is_empty()).map(PathBuf::from).collect()
+}
+
+/// `unix:` and an absolute path.
+pub(super) fn listener(text: &str) -> Option<PathBuf> {
+    text.strip_prefix("unix:").filter(|path| path.starts_with('/')).and_then(socket_path)
+}
+
+/// Read and write for owner, group and others, in octal; the owner has both.
+pub(super) fn mode(text: &str) -> Option<u32> {
+    let mode = u32::from_str_radix(text, 8).ok()?;
+    (text.bytes().all(|byte| byte.is_ascii_digit()) && mode & !0o066 == 0o600).then_some(mode)
+}
+
+/// `user` or `user:group`.
+pub(super) fn owner(text: &str) -> Option<(String, Option<String>)> {
+    match text.split_once(':') {
+        None => user(text).filter(|name| !name.is_empty()).map(|user| (user, None)),
+        Some((name, group)) if !name.is_empty() && !group.is_empty() => {
+            Some((user(name)?, Some(user(group)?)))
+        }
+        Some(_) => None,
+    }
+}
+
+/// Scheme and host, and a port unless it is the scheme's (RFC 6454 §6.2), in lower case.
+pub(super) fn origin(text: &str) -> Option<String> {
+    let (scheme, host) = text.split_once("://")?;
+    let good = !scheme.is_empty()
+        && !host.is_empty()
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+        && !host.contains(['/', '?', '#', '@', '\\']);
+    let text = text.to_ascii_lowercase();
+    let text = match text.split_once("://")?.0 {
+        "http" => text.strip_suffix(":80").unwrap_or(&text),
+        "https" => text.strip_suffix(":443").unwrap_or(&text),
+        _ => &text,
+    };
     good.then(|| text.to_owned())
 }
 

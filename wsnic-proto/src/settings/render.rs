@@ -1,6 +1,6 @@
 //! Settings to canonical wsnic.conf text: how one process hands its settings to another.
 
-use super::{DhcpService, GuestAccess, HostFirewall, Nat, Sandbox, Settings};
+use super::{ClientCert, DhcpService, GuestAccess, HostFirewall, Nat, Sandbox, Settings};
 use crate::options::OptionId;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -11,19 +11,37 @@ impl Settings {
     /// For settings made by [`super::resolve`], parsing and resolving the text without facts gives
     /// the same settings; relative paths stay relative.
     pub fn to_conf(&self) -> String {
-        let Settings { server, network, dhcp, helper_socket, user, helper_user, sandbox } = self;
+        let Settings { server, door, network, dhcp, user, helper_user, sandbox, .. } = self;
         let (enable_inet, inet_iface) = match &network.nat {
             Nat::Off => ("no", ""),
             Nat::DefaultRoute => ("yes", ""),
             Nat::Interface(name) => ("yes", name.as_str()),
         };
-        let lines: [(OptionId, String); 30] = [
+        let lines: [(OptionId, String); 49] = [
             (OptionId::WsServerAddr, list(&server.addresses)),
             (OptionId::WsServerPort, server.ws_port.to_string()),
             (OptionId::WssServerPort, server.wss_port.to_string()),
             (OptionId::WssServerCert, path(server.wss_cert.as_ref())),
             (OptionId::WssServerKey, path(server.wss_key.as_ref())),
+            (OptionId::WssMoreCerts, paths(&server.wss_more_certs, "")),
+            (OptionId::WssClientCa, path(server.wss_client_ca.as_ref())),
+            (OptionId::WssClientCert, word(server.wss_client_cert, &ClientCert::WORDS)),
+            (OptionId::Listen, paths(&server.listen, "unix:")),
+            (OptionId::ListenMode, format!("{:04o}", server.listen_mode)),
+            (OptionId::ListenOwner, owner(server.listen_owner.as_ref())),
             (OptionId::MaxClients, server.max_clients.to_string()),
+            (OptionId::AllowedOrigins, door.allowed_origins.join(",")),
+            (OptionId::TokenFile, path(door.token_file.as_ref())),
+            (OptionId::JwtKeyFile, path(door.jwt_key_file.as_ref())),
+            (OptionId::BasicAuthFile, path(door.basic_auth_file.as_ref())),
+            (OptionId::TrustedProxies, list(&door.trusted_proxies)),
+            (OptionId::ProxyProtocol, if door.proxy_protocol { "yes" } else { "no" }.to_owned()),
+            (OptionId::MaxClientsPerAddress, door.max_clients_per_address.to_string()),
+            (OptionId::HandshakeRate, door.handshake_rate.to_string()),
+            (OptionId::BanAfter, door.ban_after.to_string()),
+            (OptionId::BanTime, door.ban_time.to_string()),
+            (OptionId::SessionTime, door.session_time.to_string()),
+            (OptionId::IdleTime, door.idle_time.to_string()),
             (OptionId::Subnet, network.plan.subnet().to_string()),
             (OptionId::Mtu, network.mtu.to_string()),
             (OptionId::EnableInet, enable_inet.to_owned()),
@@ -44,7 +62,8 @@ impl Settings {
             (OptionId::DhcpLeaseTime, dhcp.lease_time.to_string()),
             (OptionId::DhcpDomainName, dhcp.domain_name.clone().unwrap_or_default()),
             (OptionId::DhcpNameserver, list(&dhcp.nameservers)),
-            (OptionId::HelperSocket, helper_socket.display().to_string()),
+            (OptionId::HelperSocket, path(Some(&self.helper_socket))),
+            (OptionId::AdminSocket, path(Some(&self.admin_socket))),
             (OptionId::User, user.clone().unwrap_or_default()),
             (OptionId::HelperUser, helper_user.clone().unwrap_or_default()),
             (OptionId::Sandbox, word(*sandbox, &Sandbox::WORDS)),
@@ -59,6 +78,19 @@ fn list<T: Display>(items: &[T]) -> String {
 
 fn path(path: Option<&PathBuf>) -> String {
     path.map_or_else(String::new, |path| path.display().to_string())
+}
+
+fn paths(paths: &[PathBuf], before: &str) -> String {
+    let texts = paths.iter().map(|path| format!("{before}{}", path.display()));
+    texts.collect::<Vec<_>>().join(",")
+}
+
+fn owner(owner: Option<&(String, Option<String>)>) -> String {
+    match owner {
+        None => String::new(),
+        Some((user, None)) => user.clone(),
+        Some((user, Some(group))) => format!("{user}:{group}"),
+    }
 }
 
 fn word<T: PartialEq>(value: T, words: &[(&'static str, T)]) -> String {

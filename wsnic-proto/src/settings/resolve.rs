@@ -1,10 +1,11 @@
 //! Layers to settings: default < file < environment of a container < command line.
 
 use super::{
-    Dhcp, DhcpService, Facts, GuestAccess, HostFirewall, InterfaceName, Nat, Rate, Sandbox,
+    ClientCert, Dhcp, DhcpService, Door, Facts, GuestAccess, HostFirewall, InterfaceName, Nat,
+    Rate, Sandbox,
 };
 use super::{Network, Server, Settings, parse};
-use crate::address::{Cidr, Plan};
+use crate::address::{Cidr, IpBlock, Plan};
 use crate::conf::{ConfError, ConfFile, Given, Layer, Origin, Warning, quoted};
 use crate::options::{Kind, OptionId};
 use std::net::{IpAddr, Ipv4Addr};
@@ -52,6 +53,7 @@ struct Resolver<'a> {
 impl Resolver<'_> {
     fn settings(&mut self) -> Result<Settings, ConfError> {
         let server = self.server()?;
+        let door = self.door()?;
         let network = self.network()?;
         let dhcp = self.dhcp(&network)?;
         if self.flag(OptionId::EnableIperf)? == Some(true) {
@@ -61,15 +63,25 @@ impl Resolver<'_> {
             );
             self.warn(OptionId::EnableIperf, text);
         }
-        let helper_socket = self.required(OptionId::HelperSocket, "is no such path", |text| {
-            // sun_path takes 108 bytes with the NUL behind the path (unix(7)).
-            (1..108).contains(&text.len()).then(|| PathBuf::from(text))
-        })?;
+        let helper_socket =
+            self.required(OptionId::HelperSocket, "is no such path", parse::socket_path)?;
+        let admin_socket =
+            self.required(OptionId::AdminSocket, "is no such path", parse::socket_path)?;
         let user = self.optional(OptionId::User, "is not a user's name", parse::user)?;
         let helper_user =
             self.optional(OptionId::HelperUser, "is not a user's name", parse::user)?;
         let sandbox = self.word(OptionId::Sandbox, &Sandbox::WORDS)?;
-        Ok(Settings { server, network, dhcp, helper_socket, user, helper_user, sandbox })
+        Ok(Settings {
+            server,
+            door,
+            network,
+            dhcp,
+            helper_socket,
+            admin_socket,
+            user,
+            helper_user,
+            sandbox,
+        })
     }
 
     fn server(&mut self) -> Result<Server, ConfError> {
@@ -86,6 +98,14 @@ impl Resolver<'_> {
             wss_port: self.port(OptionId::WssServerPort)?,
             wss_cert: self.path(OptionId::WssServerCert),
             wss_key: self.path(OptionId::WssServerKey),
+            wss_more_certs: parse::paths(&self.given(OptionId::WssMoreCerts).value),
+            wss_client_ca: self.path(OptionId::WssClientCa),
+            wss_client_cert: self.word(OptionId::WssClientCert, &ClientCert::WORDS)?,
+            listen: self.list(OptionId::Listen, |item| {
+                parse::listener(item).ok_or_else(|| format!("contains {}", quoted(item)))
+            })?,
+            listen_mode: self.required(OptionId::ListenMode, "is no such mode", parse::mode)?,
+            listen_owner: self.optional(OptionId::ListenOwner, "names no user", parse::owner)?,
             max_clients: self.number(OptionId::MaxClients)?,
         };
         self.check_tls(server)
@@ -97,7 +117,18 @@ impl Resolver<'_> {
                 let text = "wss_server_key is not used: set wss_server_cert too for wss://";
                 self.warn(OptionId::WssServerKey, text);
             }
+            for id in [OptionId::WssMoreCerts, OptionId::WssClientCa] {
+                if !self.given(id).value.is_empty() {
+                    let text = format!(
+                        "{} is not used: set wss_server_cert too for wss://",
+                        id.spec().name
+                    );
+                    self.warn(id, text);
+                }
+            }
             server.wss_key = None;
+            server.wss_more_certs = Vec::new();
+            server.wss_client_ca = None;
             return Ok(server);
         }
         let cert = self.given(OptionId::WssServerCert);
@@ -111,15 +142,29 @@ impl Resolver<'_> {
             );
             self.warn(OptionId::WssServerCert, text);
         }
-        if server.ws_port == server.wss_port {
-            let ids = [OptionId::WssServerPort, OptionId::WsServerPort];
-            let id = self.strongest(ids);
-            let other = if id == OptionId::WssServerPort { "ws://" } else { "wss://" };
-            return Err(self
-                .given(id)
-                .error(format!("is the port for {other} too"), "give two different ports"));
-        }
         Ok(server)
+    }
+
+    fn door(&mut self) -> Result<Door, ConfError> {
+        Ok(Door {
+            allowed_origins: self.list(OptionId::AllowedOrigins, |item| {
+                parse::origin(item)
+                    .ok_or_else(|| format!("contains {}, which is no origin", quoted(item)))
+            })?,
+            token_file: self.path(OptionId::TokenFile),
+            jwt_key_file: self.path(OptionId::JwtKeyFile),
+            basic_auth_file: self.path(OptionId::BasicAuthFile),
+            trusted_proxies: self.list(OptionId::TrustedProxies, |item| {
+                item.parse::<IpBlock>().map_err(|error| format!("({error})"))
+            })?,
+            proxy_protocol: self.flag(OptionId::ProxyProtocol)?.unwrap_or(false),
+            max_clients_per_address: self.number(OptionId::MaxClientsPerAddress)?,
+            handshake_rate: self.number(OptionId::HandshakeRate)?,
+            ban_after: self.number(OptionId::BanAfter)?,
+            ban_time: self.number(OptionId::BanTime)?,
+            session_time: self.number(OptionId::SessionTime)?,
+            idle_time: self.number(OptionId::IdleTime)?,
+        })
     }
 
     fn network(&mut self) -> Result<Network, ConfError> {
@@ -225,20 +270,6 @@ impl Resolver<'_> {
         given.filter(|given| !given.value.is_empty()).cloned().unwrap_or_else(|| {
             Given::new(Origin::Default, id.spec().name, self.facts.default_of(id))
         })
-    }
-
-    /// Which of two options came from the stronger layer. A default is weaker than all, also that of
-    /// an option that is mentioned without a value.
-    fn strongest(&self, [one, other]: [OptionId; 2]) -> OptionId {
-        let rank = |id| {
-            let place = self.layers.iter().position(|layer| layer.get(id).is_some());
-            place.filter(|_| self.given(id).origin != Origin::Default)
-        };
-        match (rank(one), rank(other)) {
-            (None, Some(_)) => other,
-            (Some(one), Some(stronger)) if stronger < one => other,
-            _ => one,
-        }
     }
 
     fn optional<T>(
