@@ -568,3 +568,7 @@ fn refill(buffer: &mut [u8], partial: &mut Vec<u8>) -> usize {
 #[cfg(test)]
 #[path = "shuttle_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "shuttle_allocation_tests.rs"]
+mod allocation_tests;
