@@ -24,6 +24,7 @@ mod refusal;
 mod server;
 pub mod services;
 mod snapshot;
+pub mod soak;
 mod tampering;
 mod tap;
 pub mod v86;

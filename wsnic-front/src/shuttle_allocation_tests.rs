@@ -191,15 +191,15 @@ fn while_the_socket_is_full_memory_is_taken_by_the_batch() {
         let frames = 200_000;
         let work = |ends: &mut Ends| {
             let (mut written, mut read, mut full) = (0, 0, 0);
-            let mut buffer = vec![0; 100_000];
+            let part = 100_000;
             while written < frames {
                 if unistd::write(&ends.bridge, &packet).is_ok() {
                     written += 1;
-                } else if read + buffer.len() < written * message_len(&SHORT) {
+                } else if read + part < written * message_len(&SHORT) {
                     // Nothing moves before the client reads.
                     full += 1;
-                    ends.from_session(buffer.len());
-                    read += buffer.len();
+                    ends.from_session(part);
+                    read += part;
                 } else {
                     std::thread::yield_now();
                 }
