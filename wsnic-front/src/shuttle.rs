@@ -17,7 +17,7 @@
 //! Nothing here allocates per frame, takes a lock, or logs.
 
 use crate::dhcp_port::DhcpPort;
-use crate::rate::Limiter;
+use crate::rate::{Limiter, Share};
 use crate::ws::{self, Event, MAX_HEADER, Opcode, Violation};
 use nix::errno::Errno;
 use nix::sys::uio;
@@ -48,6 +48,10 @@ const FRAME_COST: usize = 1024;
 const WRITE_BUFFER: usize = BATCH + 128 * 1024;
 /// Bytes of the longest thing that a TAP gives: header, Ethernet header with a tag, IP packet.
 const LONGEST_READ: usize = offload::HEADER_LEN + 18 + 65_535;
+/// Bytes of the shortest frame as a message: header, mask, and a frame of a header only.
+const SHORTEST_MESSAGE: usize = 2 + 4 + 14;
+/// Bytes that are read from a client in any case, however low a limit is.
+const LEAST_READ: usize = 256;
 /// Control messages and DHCP answers are dropped when this much waits for a client already.
 const MAX_WAITING: usize = WRITE_BUFFER + 16 * 1024;
 /// A client that is silent for this long is asked whether it is there.
@@ -210,7 +214,8 @@ impl Shuttle {
                 let frames = self.counters.frames_in.get();
                 let step = READ.with_borrow_mut(|buffer| {
                     let kept = refill(buffer, &mut partial);
-                    match self.stream.try_read(&mut buffer[kept..]) {
+                    let end = kept.saturating_add(read_at_once(&self.limit_up)).min(buffer.len());
+                    match self.stream.try_read(&mut buffer[kept..end]) {
                         Ok(0) => Err(End::Lost),
                         Ok(len) => {
                             self.take_messages(
@@ -234,7 +239,7 @@ impl Shuttle {
                     Ok(len) => {
                         let frames = self.counters.frames_in.get() - frames;
                         turn += len + cost(frames);
-                        pause(&self.limit_up, len, frames).await;
+                        self.hold_up(len, frames).await;
                     }
                     Err(end) => return end,
                 }
@@ -243,6 +248,19 @@ impl Shuttle {
             if turn >= TURN {
                 tokio::task::yield_now().await;
             }
+        }
+    }
+
+    /// Waits for as long as the limit upwards wants it. A client that is held up is not silent.
+    async fn hold_up(&self, bytes: usize, frames: u64) {
+        let wait = wait_of(&self.limit_up, bytes, frames);
+        if wait.is_zero() {
+            return;
+        }
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            tokio::time::sleep_until(until.min(Instant::now() + PING_AFTER)).await;
+            self.last_heard.set(Instant::now());
         }
     }
 
@@ -404,18 +422,29 @@ impl Shuttle {
                 Ok(len) => {
                     let frames = self.counters.frames_out.get() - frames;
                     turn += len + cost(frames);
-                    pause(&self.limit_down, len, frames).await;
+                    let wait = wait_of(&self.limit_down, len, frames);
+                    if !wait.is_zero() {
+                        tokio::time::sleep(wait).await;
+                    }
                 }
                 Err(end) => return end,
             }
         }
     }
 
+    /// How much is to be taken for a guest at once: bytes, and up to which count of frames.
+    fn batch(&self) -> (usize, u64) {
+        let share = share_of(&self.limit_down);
+        let last = self.counters.frames_out.get().saturating_add(share.frames);
+        (BATCH.min(share.bytes), last)
+    }
+
     /// Drains the TAP into `buffer`, each frame behind its header: bytes filled, and whether the
     /// TAP is empty.
     fn take_frames(&self, buffer: &mut [u8]) -> Result<(usize, bool), End> {
         let mut len = 0;
-        while len < BATCH {
+        let (batch, last) = self.batch();
+        while len < batch && self.counters.frames_out.get() < last {
             // The header's length depends on the frame's: read behind the longest one, then close
             // the gap, which moves short frames only (longer ones have a header of 4 bytes).
             let at = len + SHORT_HEADER;
@@ -448,7 +477,8 @@ impl Shuttle {
     fn take_super_frames(&self, buffer: &mut [u8]) -> Result<(usize, bool), End> {
         SUPER.with_borrow_mut(|packet| {
             let mut len = 0;
-            while len < BATCH {
+            let (batch, last) = self.batch();
+            while len < batch && self.counters.frames_out.get() < last {
                 let size = match unistd::read(self.tap.get_ref(), packet) {
                     Ok(0) => return Err(End::PortLost),
                     Ok(size) => size,
@@ -545,13 +575,23 @@ impl Shuttle {
     }
 }
 
-/// Waits for as long as a limit, if there is one, wants it after what has passed.
-async fn pause(limit: &RefCell<Option<Limiter>>, bytes: usize, frames: u64) {
+/// How long a limit, if there is one, lets nothing pass after this.
+fn wait_of(limit: &RefCell<Option<Limiter>>, bytes: usize, frames: u64) -> Duration {
     let now = std::time::Instant::now;
     let wait = limit.borrow_mut().as_mut().map(|limit| limit.passed(bytes as u64, frames, now()));
-    if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-        tokio::time::sleep(wait).await;
-    }
+    wait.unwrap_or_default()
+}
+
+/// How much a limit, if there is one, wants to be taken at once.
+fn share_of(limit: &RefCell<Option<Limiter>>) -> Share {
+    limit.borrow().as_ref().map_or(Share::ALL, Limiter::share)
+}
+
+/// Bytes that may be read from a client at once: so many frames of the shortest are in them at most.
+fn read_at_once(limit: &RefCell<Option<Limiter>>) -> usize {
+    let share = share_of(limit);
+    let frames = usize::try_from(share.frames).unwrap_or(usize::MAX);
+    share.bytes.min(frames.saturating_mul(SHORTEST_MESSAGE)).max(LEAST_READ)
 }
 
 /// Bytes of the header of all frames but the shortest and jumbo ones.
