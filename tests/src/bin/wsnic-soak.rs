@@ -3,9 +3,10 @@
 //! SOAK_FRAMES says how many, SOAK_SEED which. It fails at the first frame that is lost, changed,
 //! repeated or out of order.
 
+use std::process::ExitCode;
 use wsnic_tests::soak;
 
-fn main() {
+fn main() -> ExitCode {
     let number = |name: &str, default: u64| match std::env::var(name) {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")),
         Err(_) => default,
@@ -13,7 +14,13 @@ fn main() {
     let (frames, seed) = (number("SOAK_FRAMES", 24_000_000), number("SOAK_SEED", 1));
     // A quarter without offloads.
     for (conf, frames) in [("", frames - frames / 4), ("offloads = no\n", frames / 4)] {
-        let report = soak::run(frames, conf, seed);
+        let report = match soak::run(frames, conf, seed) {
+            Ok(report) => report,
+            Err(fault) => {
+                eprintln!("{fault}");
+                return ExitCode::FAILURE;
+            }
+        };
         let seconds = report.time.as_secs_f64();
         println!(
             "{:<14} {} frames, {:.1} GB, unharmed in {seconds:.0} s: {:.0} frames/s; {} writes of \
@@ -25,4 +32,5 @@ fn main() {
             report.packets,
         );
     }
+    ExitCode::SUCCESS
 }
