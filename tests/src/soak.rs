@@ -11,8 +11,11 @@ use std::net::TcpStream;
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Frames on the way in one direction. A port's queue holds 500, and strangers' broadcasts.
-const WINDOW: u64 = 256;
+/// Frames on the way in one direction: far fewer than a port's queue holds, and no more bytes than
+/// two batches of the front-end, so that no queue stands however slowly this end reads.
+const WINDOW: u64 = 80;
+/// The sender is told of this many at once.
+const STEP: u64 = 16;
 /// Bytes that are written at once, at most about.
 const BATCH: usize = 64 * 1024;
 /// Bytes of the longest frame without a tag.
@@ -175,7 +178,7 @@ fn receive(stream: &TcpStream, mut frames: Frames, count: u64, gate: &Gate) -> R
             ));
         }
         bytes += frame.len() as u64;
-        if number % 64 == 63 {
+        if number % STEP == STEP - 1 {
             gate.advance(number + 1);
         }
     }

@@ -6,6 +6,7 @@
 //! behind its WebSocket header, and sent by one write. What the socket does not take is kept
 //! ([`Outbox`], at most one batch), and until it is gone the TAP is left unread: the kernel drops
 //! what does not fit its queue, so a client that stops reading costs nothing but its own frames.
+//! Where that queue would stand for long, [`Codel`] has single frames dropped.
 //! Towards the bridge one read of the socket is decoded and unmasked in place and each message
 //! written to the TAP from where it lies; only a message that is not complete yet is kept.
 //!
@@ -16,6 +17,7 @@
 //!
 //! Nothing here allocates per frame, takes a lock, or logs.
 
+use crate::codel::Codel;
 use crate::dhcp_port::DhcpPort;
 use crate::rate::{Limiter, Share};
 use crate::ws::{self, Event, MAX_HEADER, Opcode, Violation};
@@ -116,6 +118,8 @@ pub struct Counters {
     pub frames_out: Cell<u64>,
     /// Their bytes.
     pub bytes_out: Cell<u64>,
+    /// Frames from the bridge that were dropped so that a slow client's queue stays short.
+    pub late: Cell<u64>,
     /// Messages of the client that were not fit for the bridge.
     pub dropped: Cell<u64>,
     /// Text messages, ignored.
@@ -391,9 +395,13 @@ impl Shuttle {
             }
         }
         let mut turn = 0;
+        let mut codel = Codel::default();
+        // How long the last batch was held up, and whether the TAP was empty behind it.
+        let (mut waited, mut drained) = (Duration::ZERO, true);
         loop {
-            if let Err(end) = self.flush().await {
-                return end;
+            match self.flush().await {
+                Ok(wait) => waited += wait,
+                Err(end) => return end,
             }
             if turn >= TURN {
                 turn = 0;
@@ -406,25 +414,30 @@ impl Shuttle {
                 },
                 () = self.outbox_filled.notified() => continue,
             };
+            let late = match waited {
+                Duration::ZERO => 0,
+                waited => codel.batch(waited, drained, std::time::Instant::now()),
+            };
             let frames = self.counters.frames_out.get();
             let sent = WRITE.with_borrow_mut(|buffer| {
                 let (len, drained) = match self.offloads {
-                    true => self.take_super_frames(buffer)?,
-                    false => self.take_frames(buffer)?,
+                    true => self.take_super_frames(buffer, late)?,
+                    false => self.take_frames(buffer, late)?,
                 };
                 if drained {
                     guard.clear_ready();
                 }
                 self.send(&buffer[..len])?;
-                Ok(len)
+                Ok((len, drained))
             });
             match sent {
-                Ok(len) => {
+                Ok((len, empty)) => {
+                    drained = empty;
                     let frames = self.counters.frames_out.get() - frames;
                     turn += len + cost(frames);
-                    let wait = wait_of(&self.limit_down, len, frames);
-                    if !wait.is_zero() {
-                        tokio::time::sleep(wait).await;
+                    waited = wait_of(&self.limit_down, len, frames);
+                    if !waited.is_zero() {
+                        tokio::time::sleep(waited).await;
                     }
                 }
                 Err(end) => return end,
@@ -439,9 +452,9 @@ impl Shuttle {
         (BATCH.min(share.bytes), last)
     }
 
-    /// Drains the TAP into `buffer`, each frame behind its header: bytes filled, and whether the
-    /// TAP is empty.
-    fn take_frames(&self, buffer: &mut [u8]) -> Result<(usize, bool), End> {
+    /// Drains the TAP into `buffer`, each frame behind its header, but for the first frames of what
+    /// it gives, of which `late` are dropped: bytes filled, and whether the TAP is empty.
+    fn take_frames(&self, buffer: &mut [u8], mut late: u32) -> Result<(usize, bool), End> {
         let mut len = 0;
         let (batch, last) = self.batch();
         while len < batch && self.counters.frames_out.get() < last {
@@ -457,7 +470,7 @@ impl Shuttle {
             };
             let wanted = Frame::new(&buffer[at..at + size])
                 .is_some_and(|frame| self.dhcp.is_none() || !frame.is_to_dhcp_client());
-            if !wanted {
+            if !wanted || self.is_late(&mut late) {
                 continue;
             }
             let (header, header_len) = ws::header(Opcode::Binary, size);
@@ -474,7 +487,7 @@ impl Shuttle {
 
     /// Like [`Shuttle::take_frames`], from a TAP with offloads. Where a super-frame becomes longer than
     /// there is room, what is there is sent in between.
-    fn take_super_frames(&self, buffer: &mut [u8]) -> Result<(usize, bool), End> {
+    fn take_super_frames(&self, buffer: &mut [u8], mut late: u32) -> Result<(usize, bool), End> {
         SUPER.with_borrow_mut(|packet| {
             let mut len = 0;
             let (batch, last) = self.batch();
@@ -496,6 +509,10 @@ impl Shuttle {
                     add(&self.counters.dropped, 1);
                     continue;
                 };
+                // One of them is enough for a sender of TCP to notice.
+                if !unwanted && self.is_late(&mut late) {
+                    frames.write_next(&mut buffer[len..]);
+                }
                 while let Some(size) = frames.next_len().filter(|_| !unwanted) {
                     if len + MAX_HEADER + size > buffer.len() {
                         self.send(&buffer[..len])?;
@@ -512,6 +529,16 @@ impl Shuttle {
             }
             Ok((len, false))
         })
+    }
+
+    /// Whether a frame is to be dropped, while some are.
+    fn is_late(&self, late: &mut u32) -> bool {
+        let is_late = *late > 0;
+        if is_late {
+            *late -= 1;
+            add(&self.counters.late, 1);
+        }
+        is_late
     }
 
     /// Sends a control message or an answer of our own, or drops it if too much waits already.
@@ -542,8 +569,12 @@ impl Shuttle {
         Ok(())
     }
 
-    /// Waits until the socket has taken all that waits for it.
-    async fn flush(&self) -> Result<(), End> {
+    /// Waits until the socket has taken all that waits for it; returns for how long.
+    async fn flush(&self) -> Result<Duration, End> {
+        if self.outbox.borrow().is_empty() {
+            return Ok(Duration::ZERO);
+        }
+        let started = Instant::now();
         while !self.outbox.borrow().is_empty() {
             self.stream.writable().await.map_err(|_| End::Lost)?;
             let mut outbox = self.outbox.borrow_mut();
@@ -554,7 +585,7 @@ impl Shuttle {
                 Err(_) => return Err(End::Lost),
             }
         }
-        Ok(())
+        Ok(started.elapsed())
     }
 
     async fn watch_silence(&self) -> End {
