@@ -62,19 +62,19 @@ struct Ends {
 }
 
 impl Ends {
-    fn to_bridge(&self, packet: &[u8]) {
+    fn give_to_bridge(&self, packet: &[u8]) {
         while unistd::write(&self.bridge, packet).is_err() {
             std::thread::yield_now();
         }
     }
 
-    fn from_bridge(&self) {
+    fn take_from_bridge(&self) {
         while unistd::read(&self.bridge, &mut [0; 1 << 17]).is_err() {
             std::thread::yield_now();
         }
     }
 
-    fn from_session(&mut self, len: usize) {
+    fn take_from_session(&mut self, len: usize) {
         self.client.read_exact(&mut vec![0; len]).unwrap();
     }
 }
@@ -143,13 +143,13 @@ fn frames_one_by_one_take_no_memory() {
             let up = |ends: &mut Ends, rounds| {
                 for _ in 0..rounds {
                     ends.client.write_all(&from_client).unwrap();
-                    ends.from_bridge();
+                    ends.take_from_bridge();
                 }
             };
             let down = |ends: &mut Ends, rounds| {
                 for _ in 0..rounds {
-                    ends.to_bridge(&from_bridge);
-                    ends.from_session(message_len(frame));
+                    ends.give_to_bridge(&from_bridge);
+                    ends.take_from_session(message_len(frame));
                 }
             };
             assert_free(up, offloads);
@@ -165,8 +165,8 @@ fn super_frames_take_no_memory() {
     let len = frames.iter().map(|frame| message_len(frame)).sum();
     let down = |ends: &mut Ends, rounds| {
         for _ in 0..rounds {
-            ends.to_bridge(&super_frame);
-            ends.from_session(len);
+            ends.give_to_bridge(&super_frame);
+            ends.take_from_session(len);
         }
     };
     // The socket of `session` holds less than a super-frame: a part of each has to be kept.
@@ -176,7 +176,7 @@ fn super_frames_take_no_memory() {
     let up = |ends: &mut Ends| {
         for _ in 0..ROUNDS {
             ends.client.write_all(&from_client).unwrap();
-            ends.from_bridge();
+            ends.take_from_bridge();
         }
     };
     let kept = taken(true, up);
@@ -198,14 +198,14 @@ fn while_the_socket_is_full_memory_is_taken_by_the_batch() {
                 } else if read + part < written * message_len(&SHORT) {
                     // Nothing moves before the client reads.
                     full += 1;
-                    ends.from_session(part);
+                    ends.take_from_session(part);
                     read += part;
                 } else {
                     std::thread::yield_now();
                 }
             }
             assert!(full > 10, "the socket was full {full} times only");
-            ends.from_session(frames * message_len(&SHORT) - read);
+            ends.take_from_session(frames * message_len(&SHORT) - read);
         };
         let kept = taken(offloads, work);
         assert!(kept * 20 < frames, "{kept} for {frames} frames");
