@@ -208,7 +208,11 @@ fn medley(tags: &[u8]) -> Vec<Vec<u8>> {
     let mut broken = flow(&v4(), ACK, 500, 1000, tags).remove(0);
     let last = broken.len() - 1;
     broken[last] ^= 1;
+    // One whose checksum is wrong, in the middle of a flow.
+    let mut half_right = flow(&v4(), ACK, 10_000, 1000, tags);
+    half_right[4][100] ^= 1;
     let parts = [
+        half_right,
         flow(&v4(), ACK, 20_000, 1448, tags),
         vec![udp.bytes()],
         flow(&v6(), ACK | PSH, 9000, 1000, tags),
