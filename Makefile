@@ -15,7 +15,7 @@ CARGO_DENY_VERSION := 0.20.2
 # "make run" works for any user who may use sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: run build test setup lint deny fuzz bench install install-files clean
+.PHONY: run build test setup lint deny fuzz bench soak install install-files clean
 
 # Defaults, and the Internet for guests by the interface of the default route.
 run: build
@@ -74,6 +74,13 @@ bench: build
 	@echo "== measuring the release build (root; the machine should be idle)"
 	@$(CARGO) build --locked --release --package wsnic-tests --bin wsnic-bench
 	@$(SUDO) env WSNIC_BIN_DIR=$(RELEASE) $(RELEASE)/wsnic-bench
+
+# SOAK_FRAMES random frames through the release build, each compared; SOAK_SEED for others.
+SOAK_FRAMES ?= 24000000
+soak: build
+	@echo "== $(SOAK_FRAMES) random frames (root)"
+	@$(CARGO) build --locked --release --package wsnic-tests --bin wsnic-soak
+	@$(SUDO) env WSNIC_BIN_DIR=$(RELEASE) SOAK_FRAMES=$(SOAK_FRAMES) $(RELEASE)/wsnic-soak
 
 install: build install-files
 

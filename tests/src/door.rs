@@ -97,6 +97,11 @@ impl Door {
         self.send(&fragment.bytes());
     }
 
+    /// The bare connection, for more bytes than [`Fragment`]s are made for.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Says that nothing more will be sent.
     pub fn finish_sending(&self) {
         let _ = self.stream.shutdown(Shutdown::Write);

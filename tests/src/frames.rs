@@ -222,8 +222,8 @@ pub fn address(bytes: &[u8]) -> Ipv4Addr {
     Ipv4Addr::from(<[u8; 4]>::try_from(bytes).expect("four bytes"))
 }
 
-/// RFC 1071.
-fn internet_checksum(bytes: &[u8]) -> u16 {
+/// RFC 1071; 0 for bytes whose checksum is among them and right.
+pub fn internet_checksum(bytes: &[u8]) -> u16 {
     let mut sum: u32 = bytes
         .chunks(2)
         .map(|pair| u32::from(u16::from_be_bytes([pair[0], *pair.get(1).unwrap_or(&0)])))

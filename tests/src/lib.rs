@@ -12,6 +12,7 @@
 mod bed;
 mod door;
 pub mod frames;
+pub mod inspect;
 mod keeper;
 mod lab;
 mod native_guest;
@@ -19,12 +20,15 @@ mod netns;
 mod peer;
 pub mod programs;
 mod raw_guest;
+mod refusal;
 mod server;
 pub mod services;
 mod snapshot;
+pub mod soak;
 mod tampering;
 mod tap;
 pub mod v86;
+mod wired;
 
 pub use bed::{Bed, UNITS, install, printed};
 pub use door::{Door, Fragment, HANDSHAKE, Response, opcode};
@@ -39,6 +43,7 @@ pub use server::{Server, open_files, resident_kib, run_wsnic};
 pub use snapshot::{Snapshot, processes};
 pub use tampering::Tampering;
 pub use tap::{open as plain_tap, open_offloaded as offloaded_tap};
+pub use wired::{BRIDGE, WiredHost, WiredPort};
 
 use std::time::{Duration, Instant};
 

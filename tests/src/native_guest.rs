@@ -1,6 +1,7 @@
 //! A guest with a Linux network stack: a TAP in a namespace of its own, whose frames travel through
 //! an independent WebSocket client.
 
+use crate::inspect::Inspection;
 use crate::services::{RUNTIME, checksum, dns_query};
 use crate::{LIMIT, Lab, Netns, Server, raw_guest, tap};
 use futures_util::{SinkExt, StreamExt};
@@ -40,6 +41,8 @@ printf 'ip=%s\\nmask=%s\\nrouter=%s\\ndns=%s\\ndomain=%s\\nlease=%s\\nmtu=%s\\ns
 pub struct NativeGuest {
     /// Where its programs run.
     pub netns: Netns,
+    /// Looks at the frames in both directions, as they are in the WebSocket.
+    pub inspection: Arc<Inspection>,
     dir: TempDir,
     pump: JoinHandle<()>,
 }
@@ -67,12 +70,14 @@ impl NativeGuest {
         let url = format!("ws://{address}/").into_client_request().expect("a URL");
         let (socket, _) = raw_guest::open(netns, address, url)
             .unwrap_or_else(|error| panic!("the server refuses a guest: {error}"));
+        let inspection = Arc::<Inspection>::default();
+        let inspected = Arc::clone(&inspection);
         let pump = RUNTIME.spawn(async move {
             let tap = Arc::new(tap::register(tap));
-            pump(tap, socket).await;
+            pump(tap, socket, &inspected).await;
         });
         inside.ip(&format!("link set eth0 mtu {mtu} up"));
-        NativeGuest { netns: inside, dir, pump }
+        NativeGuest { netns: inside, inspection, dir, pump }
     }
 
     /// Runs busybox's DHCP client, which sets address, route and resolver; returns its variables.
@@ -244,7 +249,11 @@ fn exchange(address: SocketAddr, question: &[u8], strict: bool) -> Option<Vec<u8
 }
 
 /// Carries frames both ways until one side ends.
-async fn pump(tap: Arc<AsyncFd<File>>, socket: WebSocketStream<tokio::net::TcpStream>) {
+async fn pump(
+    tap: Arc<AsyncFd<File>>,
+    socket: WebSocketStream<tokio::net::TcpStream>,
+    inspection: &Inspection,
+) {
     let (mut sink, mut stream) = socket.split();
     let to_server = async {
         let mut bytes = vec![0; BUFFER];
@@ -252,6 +261,7 @@ async fn pump(tap: Arc<AsyncFd<File>>, socket: WebSocketStream<tokio::net::TcpSt
             let Ok(mut ready) = tap.readable().await else { return };
             match ready.try_io(|tap| tap.get_ref().read(&mut bytes)) {
                 Ok(Ok(len)) => {
+                    inspection.pass(&bytes[..len]);
                     let message = Message::Binary(bytes[..len].to_vec().into());
                     if sink.feed(message).await.is_err() {
                         return;
@@ -270,6 +280,7 @@ async fn pump(tap: Arc<AsyncFd<File>>, socket: WebSocketStream<tokio::net::TcpSt
     let to_guest = async {
         while let Some(Ok(message)) = stream.next().await {
             let Message::Binary(frame) = message else { continue };
+            inspection.pass(&frame);
             match tap.get_ref().write(&frame) {
                 Ok(_) => {}
                 // A card that is down, or has no room, loses frames.

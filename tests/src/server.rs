@@ -2,6 +2,7 @@
 
 use crate::lab::Lab;
 use crate::netns::Netns;
+use crate::refusal::refuse_ioctl;
 use crate::{LIMIT, programs, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -36,8 +37,26 @@ impl Server {
         server
     }
 
+    /// Like [`Server::start`], on a kernel that does not know this ioctl.
+    pub fn start_without_ioctl(lab: &Lab, conf: &str, request: u32) -> Server {
+        let mut server = Server::launch_as(lab, conf, &[], |command| {
+            refuse_ioctl(command, request);
+        });
+        server.wait_until_ready();
+        server
+    }
+
     /// Starts wsnic without waiting for it.
     pub fn launch(lab: &Lab, conf: &str, options: &[&str]) -> Server {
+        Server::launch_as(lab, conf, options, |_| ())
+    }
+
+    fn launch_as(
+        lab: &Lab,
+        conf: &str,
+        options: &[&str],
+        change: impl FnOnce(&mut Command),
+    ) -> Server {
         let (file, log) = (lab.file("wsnic.conf"), lab.file("wsnic.log"));
         std::fs::write(&file, conf).expect("a configuration file can be written");
         let output = File::create(&log).expect("a log file can be made");
@@ -49,6 +68,7 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("one more handle"))
             .stderr(output);
+        change(&mut command);
         let child = lab.srv.spawn(&mut command);
         Server { child, log, ended: false }
     }

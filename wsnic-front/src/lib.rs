@@ -1,5 +1,6 @@
 //! wsnic-front, the front-end: talks to strangers, moves all frames, holds no privilege.
 
+mod codel;
 pub mod dhcp;
 mod dhcp_port;
 mod fd_closer;

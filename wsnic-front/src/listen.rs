@@ -17,7 +17,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 /// Connections that are not sessions yet; more are closed at once.
 pub const MAX_HANDSHAKES: usize = 2048;
 /// Bytes that the kernel holds for a client that are not sent yet: beyond, the TAP is left unread.
-const NOT_SENT_LOWAT: u32 = 128 * 1024;
+/// See docs/decisions/0007 for what more costs a slow client, and less a fast one.
+const NOT_SENT_LOWAT: u32 = 32 * 1024;
 
 /// Binds every address.
 ///

@@ -195,7 +195,7 @@ async fn session(
             %client, port = name, reason = %end, seconds = started.elapsed().as_secs(),
             frames_in = counters.frames_in.get(), bytes_in = counters.bytes_in.get(),
             frames_out = counters.frames_out.get(), bytes_out = counters.bytes_out.get(),
-            dropped = counters.dropped.get(), texts = counters.texts.get(), "client disconnected"
+            dropped = counters.dropped.get(), late = counters.late.get(), texts = counters.texts.get(), "client disconnected"
         );
     }
     let (stream, waiting, fd) = shuttle.into_parts();

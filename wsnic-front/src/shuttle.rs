@@ -6,6 +6,7 @@
 //! behind its WebSocket header, and sent by one write. What the socket does not take is kept
 //! ([`Outbox`], at most one batch), and until it is gone the TAP is left unread: the kernel drops
 //! what does not fit its queue, so a client that stops reading costs nothing but its own frames.
+//! Where that queue would stand for long, [`Codel`] has single frames dropped.
 //! Towards the bridge one read of the socket is decoded and unmasked in place and each message
 //! written to the TAP from where it lies; only a message that is not complete yet is kept.
 //!
@@ -16,8 +17,9 @@
 //!
 //! Nothing here allocates per frame, takes a lock, or logs.
 
+use crate::codel::Codel;
 use crate::dhcp_port::DhcpPort;
-use crate::rate::Limiter;
+use crate::rate::{Limiter, Share};
 use crate::ws::{self, Event, MAX_HEADER, Opcode, Violation};
 use nix::errno::Errno;
 use nix::sys::uio;
@@ -48,6 +50,10 @@ const FRAME_COST: usize = 1024;
 const WRITE_BUFFER: usize = BATCH + 128 * 1024;
 /// Bytes of the longest thing that a TAP gives: header, Ethernet header with a tag, IP packet.
 const LONGEST_READ: usize = offload::HEADER_LEN + 18 + 65_535;
+/// Bytes of the shortest frame as a message: header, mask, and a frame of a header only.
+const SHORTEST_MESSAGE: usize = 2 + 4 + 14;
+/// Bytes that are read from a client in any case, however low a limit is.
+const LEAST_READ: usize = 256;
 /// Control messages and DHCP answers are dropped when this much waits for a client already.
 const MAX_WAITING: usize = WRITE_BUFFER + 16 * 1024;
 /// A client that is silent for this long is asked whether it is there.
@@ -112,6 +118,8 @@ pub struct Counters {
     pub frames_out: Cell<u64>,
     /// Their bytes.
     pub bytes_out: Cell<u64>,
+    /// Frames from the bridge that were dropped so that a slow client's queue stays short.
+    pub late: Cell<u64>,
     /// Messages of the client that were not fit for the bridge.
     pub dropped: Cell<u64>,
     /// Text messages, ignored.
@@ -210,7 +218,8 @@ impl Shuttle {
                 let frames = self.counters.frames_in.get();
                 let step = READ.with_borrow_mut(|buffer| {
                     let kept = refill(buffer, &mut partial);
-                    match self.stream.try_read(&mut buffer[kept..]) {
+                    let end = kept.saturating_add(read_at_once(&self.limit_up)).min(buffer.len());
+                    match self.stream.try_read(&mut buffer[kept..end]) {
                         Ok(0) => Err(End::Lost),
                         Ok(len) => {
                             self.take_messages(
@@ -234,7 +243,7 @@ impl Shuttle {
                     Ok(len) => {
                         let frames = self.counters.frames_in.get() - frames;
                         turn += len + cost(frames);
-                        pause(&self.limit_up, len, frames).await;
+                        self.hold_up(len, frames).await;
                     }
                     Err(end) => return end,
                 }
@@ -243,6 +252,19 @@ impl Shuttle {
             if turn >= TURN {
                 tokio::task::yield_now().await;
             }
+        }
+    }
+
+    /// Waits for as long as the limit upwards wants it. A client that is held up is not silent.
+    async fn hold_up(&self, bytes: usize, frames: u64) {
+        let wait = wait_of(&self.limit_up, bytes, frames);
+        if wait.is_zero() {
+            return;
+        }
+        let until = Instant::now() + wait;
+        while Instant::now() < until {
+            tokio::time::sleep_until(until.min(Instant::now() + PING_AFTER)).await;
+            self.last_heard.set(Instant::now());
         }
     }
 
@@ -373,9 +395,13 @@ impl Shuttle {
             }
         }
         let mut turn = 0;
+        let mut codel = Codel::default();
+        // How long the last batch was held up, and whether the TAP was empty behind it.
+        let (mut waited, mut drained) = (Duration::ZERO, true);
         loop {
-            if let Err(end) = self.flush().await {
-                return end;
+            match self.flush().await {
+                Ok(wait) => waited += wait,
+                Err(end) => return end,
             }
             if turn >= TURN {
                 turn = 0;
@@ -388,34 +414,50 @@ impl Shuttle {
                 },
                 () = self.outbox_filled.notified() => continue,
             };
+            let late = match waited {
+                Duration::ZERO => 0,
+                waited => codel.batch(waited, drained, std::time::Instant::now()),
+            };
             let frames = self.counters.frames_out.get();
             let sent = WRITE.with_borrow_mut(|buffer| {
                 let (len, drained) = match self.offloads {
-                    true => self.take_super_frames(buffer)?,
-                    false => self.take_frames(buffer)?,
+                    true => self.take_super_frames(buffer, late)?,
+                    false => self.take_frames(buffer, late)?,
                 };
                 if drained {
                     guard.clear_ready();
                 }
                 self.send(&buffer[..len])?;
-                Ok(len)
+                Ok((len, drained))
             });
             match sent {
-                Ok(len) => {
+                Ok((len, empty)) => {
+                    drained = empty;
                     let frames = self.counters.frames_out.get() - frames;
                     turn += len + cost(frames);
-                    pause(&self.limit_down, len, frames).await;
+                    waited = wait_of(&self.limit_down, len, frames);
+                    if !waited.is_zero() {
+                        tokio::time::sleep(waited).await;
+                    }
                 }
                 Err(end) => return end,
             }
         }
     }
 
-    /// Drains the TAP into `buffer`, each frame behind its header: bytes filled, and whether the
-    /// TAP is empty.
-    fn take_frames(&self, buffer: &mut [u8]) -> Result<(usize, bool), End> {
+    /// How much is to be taken for a guest at once: bytes, and up to which count of frames.
+    fn batch(&self) -> (usize, u64) {
+        let share = share_of(&self.limit_down);
+        let last = self.counters.frames_out.get().saturating_add(share.frames);
+        (BATCH.min(share.bytes), last)
+    }
+
+    /// Drains the TAP into `buffer`, each frame behind its header, but for the first frames of what
+    /// it gives, of which `late` are dropped: bytes filled, and whether the TAP is empty.
+    fn take_frames(&self, buffer: &mut [u8], mut late: u32) -> Result<(usize, bool), End> {
         let mut len = 0;
-        while len < BATCH {
+        let (batch, last) = self.batch();
+        while len < batch && self.counters.frames_out.get() < last {
             // The header's length depends on the frame's: read behind the longest one, then close
             // the gap, which moves short frames only (longer ones have a header of 4 bytes).
             let at = len + SHORT_HEADER;
@@ -428,7 +470,7 @@ impl Shuttle {
             };
             let wanted = Frame::new(&buffer[at..at + size])
                 .is_some_and(|frame| self.dhcp.is_none() || !frame.is_to_dhcp_client());
-            if !wanted {
+            if !wanted || self.is_late(&mut late) {
                 continue;
             }
             let (header, header_len) = ws::header(Opcode::Binary, size);
@@ -445,10 +487,11 @@ impl Shuttle {
 
     /// Like [`Shuttle::take_frames`], from a TAP with offloads. Where a super-frame becomes longer than
     /// there is room, what is there is sent in between.
-    fn take_super_frames(&self, buffer: &mut [u8]) -> Result<(usize, bool), End> {
+    fn take_super_frames(&self, buffer: &mut [u8], mut late: u32) -> Result<(usize, bool), End> {
         SUPER.with_borrow_mut(|packet| {
             let mut len = 0;
-            while len < BATCH {
+            let (batch, last) = self.batch();
+            while len < batch && self.counters.frames_out.get() < last {
                 let size = match unistd::read(self.tap.get_ref(), packet) {
                     Ok(0) => return Err(End::PortLost),
                     Ok(size) => size,
@@ -466,6 +509,10 @@ impl Shuttle {
                     add(&self.counters.dropped, 1);
                     continue;
                 };
+                // One of them is enough for a sender of TCP to notice.
+                if !unwanted && self.is_late(&mut late) {
+                    frames.write_next(&mut buffer[len..]);
+                }
                 while let Some(size) = frames.next_len().filter(|_| !unwanted) {
                     if len + MAX_HEADER + size > buffer.len() {
                         self.send(&buffer[..len])?;
@@ -482,6 +529,16 @@ impl Shuttle {
             }
             Ok((len, false))
         })
+    }
+
+    /// Whether a frame is to be dropped, while some are.
+    fn is_late(&self, late: &mut u32) -> bool {
+        let is_late = *late > 0;
+        if is_late {
+            *late -= 1;
+            add(&self.counters.late, 1);
+        }
+        is_late
     }
 
     /// Sends a control message or an answer of our own, or drops it if too much waits already.
@@ -512,8 +569,12 @@ impl Shuttle {
         Ok(())
     }
 
-    /// Waits until the socket has taken all that waits for it.
-    async fn flush(&self) -> Result<(), End> {
+    /// Waits until the socket has taken all that waits for it; returns for how long.
+    async fn flush(&self) -> Result<Duration, End> {
+        if self.outbox.borrow().is_empty() {
+            return Ok(Duration::ZERO);
+        }
+        let started = Instant::now();
         while !self.outbox.borrow().is_empty() {
             self.stream.writable().await.map_err(|_| End::Lost)?;
             let mut outbox = self.outbox.borrow_mut();
@@ -524,7 +585,7 @@ impl Shuttle {
                 Err(_) => return Err(End::Lost),
             }
         }
-        Ok(())
+        Ok(started.elapsed())
     }
 
     async fn watch_silence(&self) -> End {
@@ -545,13 +606,23 @@ impl Shuttle {
     }
 }
 
-/// Waits for as long as a limit, if there is one, wants it after what has passed.
-async fn pause(limit: &RefCell<Option<Limiter>>, bytes: usize, frames: u64) {
+/// How long a limit, if there is one, lets nothing pass after this.
+fn wait_of(limit: &RefCell<Option<Limiter>>, bytes: usize, frames: u64) -> Duration {
     let now = std::time::Instant::now;
     let wait = limit.borrow_mut().as_mut().map(|limit| limit.passed(bytes as u64, frames, now()));
-    if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-        tokio::time::sleep(wait).await;
-    }
+    wait.unwrap_or_default()
+}
+
+/// How much a limit, if there is one, wants to be taken at once.
+fn share_of(limit: &RefCell<Option<Limiter>>) -> Share {
+    limit.borrow().as_ref().map_or(Share::ALL, Limiter::share)
+}
+
+/// Bytes that may be read from a client at once: so many frames of the shortest are in them at most.
+fn read_at_once(limit: &RefCell<Option<Limiter>>) -> usize {
+    let share = share_of(limit);
+    let frames = usize::try_from(share.frames).unwrap_or(usize::MAX);
+    share.bytes.min(frames.saturating_mul(SHORTEST_MESSAGE)).max(LEAST_READ)
 }
 
 /// Bytes of the header of all frames but the shortest and jumbo ones.
@@ -568,3 +639,7 @@ fn refill(buffer: &mut [u8], partial: &mut Vec<u8>) -> usize {
 #[cfg(test)]
 #[path = "shuttle_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "shuttle_allocation_tests.rs"]
+mod allocation_tests;

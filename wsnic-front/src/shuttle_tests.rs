@@ -14,7 +14,7 @@ const PING: [u8; 10] = [0x89, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
 const FRAMES: u32 = 100_000;
 
 /// Client's end, the bridge's end of the TAP, and the session between them.
-async fn session() -> (TcpStream, OwnedFd, Rc<Shuttle>) {
+pub(super) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
@@ -23,14 +23,14 @@ async fn session() -> (TcpStream, OwnedFd, Rc<Shuttle>) {
     let flags = SockFlag::SOCK_NONBLOCK;
     let (tap, bridge) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
     let tap = wsnic_os::watch::watch(tap, TAP_INTEREST).unwrap();
-    (client, bridge, Rc::new(Shuttle::new(server, tap, false, POLICY, None, (None, None))))
+    (client, bridge, Rc::new(Shuttle::new(server, tap, offloads, POLICY, None, (None, None))))
 }
 
 #[test]
 fn pongs_between_frames_do_not_tear_them() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let (client, bridge, shuttle) = session().await;
+        let (client, bridge, shuttle) = session(false).await;
         tokio::task::spawn_local(async move {
             shuttle.run(Vec::new(), ws::Decoder::new(false), Duration::ZERO).await
         });
@@ -77,7 +77,7 @@ fn pongs_between_frames_do_not_tear_them() {
 fn the_end_of_the_tap_ends_the_session() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let (_client, bridge, shuttle) = session().await;
+        let (_client, bridge, shuttle) = session(false).await;
         drop(bridge);
         let end = shuttle.run(Vec::new(), ws::Decoder::new(false), Duration::ZERO).await;
         assert!(matches!(end, End::PortLost), "{end}");
@@ -88,7 +88,7 @@ fn the_end_of_the_tap_ends_the_session() {
 fn a_client_that_is_held_back_gets_nothing_before_its_first_frame() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     LocalSet::new().block_on(&runtime, async {
-        let (mut client, bridge, shuttle) = session().await;
+        let (mut client, bridge, shuttle) = session(false).await;
         let hold_back = Duration::from_secs(3600);
         tokio::task::spawn_local(async move {
             shuttle.run(Vec::new(), ws::Decoder::new(true), hold_back).await

@@ -122,8 +122,7 @@ impl Fields {
         let (fragment, df) = (number(20) & 0xbfff, number(20) & 0x4000 != 0);
         let is_ip = if is_v4 { frame[14] == 0x45 && fragment == 0 } else { frame[14] / 16 == 6 };
         let headers = at + usize::from(frame[at + 12] / 16) * 4;
-        let padded = frame.len() > end;
-        if !is_ip || protocol != 6 || end > frame.len() || (padded && frame.len() > 60) {
+        if !is_ip || protocol != 6 || end != frame.len() {
             return None;
         }
         let flags = number(at + 12) & 0x0fff;
@@ -165,11 +164,9 @@ fn with_id(frame: &[u8], id: u16) -> Vec<u8> {
     frame
 }
 
-/// The frame without padding, and with one of the two ways to write a checksum of zero.
+/// The frame with one of the two ways to write a checksum of zero.
 fn plain(mut frame: Vec<u8>) -> Vec<u8> {
-    let number = |at: usize| usize::from(frame[at]) * 256 + usize::from(frame[at + 1]);
-    let (end, at) = if frame[12] == 0x08 { (14 + number(16), 34) } else { (54 + number(18), 54) };
-    frame.truncate(end);
+    let at = if frame[12] == 0x08 { 34 } else { 54 };
     if frame[at + 16..at + 18] == [0xff, 0xff] {
         frame[at + 16..at + 18].fill(0);
     }

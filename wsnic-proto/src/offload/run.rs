@@ -254,13 +254,12 @@ impl Piece {
 }
 
 /// A frame that could be joined with others, if its checksums are right: TCP over IPv4 without
-/// options or over IPv6 without extension headers, with payload, and with no flags but ACK and PSH.
+/// options or over IPv6 without extension headers, with payload, without padding, and with no flags
+/// but ACK and PSH.
 struct Segment<'a> {
     frame: &'a [u8],
     is_ipv6: bool,
     headers_len: usize,
-    /// Where the packet ends: a short frame may be padded.
-    end: usize,
 }
 
 impl<'a> Segment<'a> {
@@ -285,17 +284,16 @@ impl<'a> Segment<'a> {
             _ => return None,
         };
         let end = IP_AT + len;
-        // Padding is for frames of less than 60 bytes (IEEE 802.3 §4.2.3.3); behind others nothing
-        // should be, and joining would lose it.
-        if end > frame.len() || (end < frame.len() && frame.len() > MIN_WIRE_LEN) {
+        // Joining would lose what stands behind the packet, which is padding if it is anything.
+        if end != frame.len() {
             return None;
         }
         let at = transport_at(is_ipv6);
-        let tcp = frame.get(at..end)?.first_chunk::<TCP_LEN>()?;
+        let tcp = frame.get(at..)?.first_chunk::<TCP_LEN>()?;
         let headers_len = at + usize::from(tcp[12] >> 4) * 4;
         let is_plain = tcp[12] & 0x0f == 0 && tcp[13] & !PSH == ACK;
         let has_payload = headers_len >= at + TCP_LEN && headers_len < end && end <= MAX_LEN;
-        (is_plain && has_payload).then_some(Segment { frame, is_ipv6, headers_len, end })
+        (is_plain && has_payload).then_some(Segment { frame, is_ipv6, headers_len })
     }
 
     /// Whether another may follow it.
@@ -307,9 +305,9 @@ impl<'a> Segment<'a> {
     #[inline]
     fn is_right(&self) -> bool {
         let at = transport_at(self.is_ipv6);
-        let transport = sum(&self.frame[addresses_at(self.is_ipv6)..self.end])
+        let transport = sum(&self.frame[addresses_at(self.is_ipv6)..])
             + sum_of_number(u16::from(PROTOCOL_TCP))
-            + sum_of_number((self.end - at) as u16);
+            + sum_of_number((self.frame.len() - at) as u16);
         is_right(transport) && (self.is_ipv6 || is_right(sum(&self.frame[IP_AT..at])))
     }
 
@@ -318,7 +316,7 @@ impl<'a> Segment<'a> {
     }
 
     fn payload_len(&self) -> usize {
-        self.end - self.headers_len
+        self.frame.len() - self.headers_len
     }
 
     fn sequence(&self) -> u32 {
@@ -342,8 +340,6 @@ fn addresses_at(is_ipv6: bool) -> usize {
 const IP_AT: usize = frame::HEADER_LEN;
 /// In the byte with the flags of IPv4 (RFC 791 §3.1).
 const DONT_FRAGMENT: u8 = 0x40;
-/// Bytes of the shortest frame on a wire, without FCS.
-const MIN_WIRE_LEN: usize = 60;
 /// Ethernet, IPv6, and TCP with all its options.
 const MAX_HEADERS: usize = IP_AT + IPV6_LEN + 60;
 /// Frames in a run: as many of 1,024 bytes as IP can hold in one packet.
