@@ -29,6 +29,28 @@ pub enum Verdict {
     Refuse(Refusal),
 }
 
+/// What a client shows of itself in its head; what is repeated or no text counts as missing.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Shown {
+    /// The request's target, such as `/path?query`.
+    pub target: String,
+    /// Origin: the web page that connects.
+    pub origin: Option<String>,
+    /// Authorization.
+    pub authorization: Option<String>,
+    /// Sec-WebSocket-Protocol.
+    pub protocols: Vec<String>,
+}
+
+/// What a proxy says of the client that it speaks for; nobody else is believed.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Forwarded {
+    /// X-Forwarded-For, all of them: each proxy adds the address that it sees at the end.
+    pub chain: Vec<String>,
+    /// X-Real-IP.
+    pub real_ip: Option<String>,
+}
+
 /// An upgrade that was agreed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Accept {
@@ -36,6 +58,10 @@ pub struct Accept {
     key: String,
     /// Whether the subprotocol `binary` was offered.
     binary: bool,
+    /// What the client shows of itself.
+    pub shown: Shown,
+    /// For whom a proxy says that it speaks.
+    pub forwarded: Forwarded,
     /// A vpn-ws-client: sends unmasked pings, and loses what comes in one packet with the 101.
     pub is_vpn_ws: bool,
 }
@@ -76,6 +102,12 @@ pub enum Refusal {
     /// The head did not come in time.
     #[error("request head took too long")]
     Timeout,
+    /// Not for this client: no proof, a wrong one, a page that may not, a ban. Which, it is not told.
+    #[error("forbidden")]
+    Forbidden,
+    /// This address, or this proof, has as many clients as it may have, or comes too often.
+    #[error("too many clients of one kind")]
+    TooMany,
     /// No port can be had.
     #[error("no port for a guest is free at the moment")]
     Unavailable,
@@ -93,6 +125,8 @@ impl Refusal {
             Refusal::Method => ("405 Method Not Allowed", "Allow: GET, HEAD\r\n"),
             Refusal::HeadTooLarge => ("431 Request Header Fields Too Large", ""),
             Refusal::Timeout => ("408 Request Timeout", ""),
+            Refusal::Forbidden => ("403 Forbidden", ""),
+            Refusal::TooMany => ("429 Too Many Requests", "Retry-After: 10\r\n"),
             Refusal::Unavailable => ("503 Service Unavailable", "Retry-After: 10\r\n"),
         };
         let (kind, body) = match self {
@@ -166,7 +200,15 @@ fn upgrade(request: &httparse::Request<'_, '_>) -> Result<Accept, Refusal> {
     }
     let digest = Sha1::new().chain_update(key).chain_update(KEY_SUFFIX).finalize();
     let binary = has_token(request, "sec-websocket-protocol", "binary");
-    Ok(Accept { key: BASE64.encode(&digest), binary, is_vpn_ws })
+    let shown = Shown {
+        target: request.path.unwrap_or_default().to_owned(),
+        origin: text(request, "origin"),
+        authorization: text(request, "authorization"),
+        protocols: list(request, "sec-websocket-protocol"),
+    };
+    let forwarded =
+        Forwarded { chain: list(request, "x-forwarded-for"), real_ip: text(request, "x-real-ip") };
+    Ok(Accept { key: BASE64.encode(&digest), binary, shown, forwarded, is_vpn_ws })
 }
 
 /// The only value of a header, without white space around it. None if it is missing or repeated.
@@ -174,6 +216,18 @@ fn value<'b>(request: &httparse::Request<'_, 'b>, name: &str) -> Option<&'b [u8]
     let mut values = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
     let first = values.next()?;
     values.next().is_none().then(|| first.value.trim_ascii())
+}
+
+fn text(request: &httparse::Request<'_, '_>, name: &str) -> Option<String> {
+    value(request, name).and_then(|value| str::from_utf8(value).ok()).map(str::to_owned)
+}
+
+/// All items of a header's list, of all its lines, in order.
+fn list(request: &httparse::Request<'_, '_>, name: &str) -> Vec<String> {
+    let headers = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+    let texts = headers.filter_map(|header| str::from_utf8(header.value).ok());
+    let items = texts.flat_map(|text| text.split(',')).map(str::trim);
+    items.filter(|item| !item.is_empty()).map(str::to_owned).collect()
 }
 
 /// True if a header's list has this token (RFC 9110 §5.6.1), ignoring case.

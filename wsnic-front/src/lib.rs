@@ -1,5 +1,6 @@
 //! wsnic-front, the front-end: talks to strangers, moves all frames, holds no privilege.
 
+mod admin;
 mod codel;
 pub mod dhcp;
 mod dhcp_port;
@@ -9,9 +10,12 @@ pub mod http;
 mod listen;
 mod log_limit;
 mod namespaces;
+mod proxy;
 mod rate;
 mod sandbox;
 mod session;
 mod shuttle;
 pub mod startup;
+mod stream;
+mod tls;
 pub mod ws;

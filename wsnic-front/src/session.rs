@@ -4,34 +4,66 @@ use crate::dhcp_port::{Dhcp, DhcpPort};
 use crate::fd_closer::FdCloser;
 use crate::helper::Helper;
 use crate::http::{self, Accept, MAX_HEAD, Refusal, Verdict};
-use crate::listen::Counted;
+use crate::listen::{Counted, Speaks};
 use crate::log_limit::LogLimit;
 use crate::rate::Limiter;
 use crate::sandbox::Sandboxed;
-use crate::shuttle::{End, Shuttle, TAP_INTEREST};
-use crate::ws;
+use crate::shuttle::{End, Lifetime, Shuttle, TAP_INTEREST};
+use crate::stream::{Socket, Stream};
+use crate::tls::{self, Tls, TlsError};
+use crate::{proxy, ws};
+use rustls::ServerConfig;
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::IntoRawFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{timeout, timeout_at};
+use wsnic_os::material::Material;
 use wsnic_os::watch::watch;
+use wsnic_proto::IpBlock;
 use wsnic_proto::frame::FramePolicy;
-use wsnic_proto::settings::Rate;
+use wsnic_proto::settings::{Rate, Settings};
 
 /// The head has this long, all in all.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// The first byte of TLS: a record of the type handshake (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
 /// An answer or close message has this long to be taken.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
 /// Bytes of a refused request that are still read, so that its sender gets to read the answer.
 const MAX_LINGER: usize = 1024 * 1024;
 /// vpn-ws-client loses what comes in one packet with the 101.
 const VPN_WS_HOLD_BACK: Duration = Duration::from_millis(250);
+
+/// What is made from the files that can be handed over anew.
+pub struct Door {
+    /// How TLS is spoken, if it is.
+    pub tls: Option<Arc<ServerConfig>>,
+}
+
+impl Door {
+    /// Makes it all.
+    ///
+    /// # Errors
+    /// Names the file, what is wrong in it, and what to do.
+    pub fn new(material: &Material, settings: &Settings) -> Result<Door, DoorError> {
+        Ok(Door { tls: tls::config(material, settings.server.wss_client_cert)? })
+    }
+}
+
+/// A file of the door is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    /// A certificate or a key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
 
 /// What all sessions share.
 pub struct Context {
@@ -47,6 +79,16 @@ pub struct Context {
     pub rate_down: Rate,
     /// What of that may come at once.
     pub rate_burst: Duration,
+    /// How those who come in are judged; another after a reload.
+    pub door: RefCell<Rc<Door>>,
+    /// Proxies that are believed for whom they speak.
+    pub trusted: Vec<IpBlock>,
+    /// Whether those begin with the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// How long a session may last.
+    pub session_time: Option<Duration>,
+    /// How long a guest may be idle.
+    pub idle_time: Option<Duration>,
     /// The DHCP server, if it is the built-in one.
     pub dhcp: Option<Rc<RefCell<Dhcp>>>,
     /// Becomes true when the server shuts down.
@@ -59,34 +101,104 @@ pub struct Context {
     pub sandboxed: Sandboxed,
 }
 
+impl Context {
+    /// Whether a connection from there is looked at at all.
+    pub fn admits(&self, _ip: Option<IpAddr>) -> bool {
+        true
+    }
+
+    /// Whether this is a proxy that is believed for whom it speaks; unix sockets are for nobody else.
+    fn trusts(&self, peer: Option<SocketAddr>) -> bool {
+        peer.is_none_or(|peer| self.trusted.iter().any(|block| block.contains(peer.ip())))
+    }
+}
+
+/// Who is connected, for limits and the log.
+#[derive(Debug, Clone, Copy)]
+pub struct Client {
+    peer: Option<SocketAddr>,
+    /// Who a believed proxy speaks for.
+    behind: Option<IpAddr>,
+}
+
+impl Client {
+    /// The address that counts; None: a proxy on this machine that does not say.
+    pub fn ip(self) -> Option<IpAddr> {
+        self.behind.or(self.peer.map(|peer| peer.ip()))
+    }
+}
+
+impl fmt::Display for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.behind, self.peer) {
+            (Some(ip), _) => ip.fmt(f),
+            (None, Some(peer)) => peer.fmt(f),
+            (None, None) => f.write_str("local"),
+        }
+    }
+}
+
 /// Serves one connection to its end; `counted` is dropped when it has a port, or is refused.
-pub async fn serve(context: &Rc<Context>, stream: TcpStream, client: SocketAddr, counted: Counted) {
+pub async fn serve(
+    context: &Rc<Context>,
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    speaks: Speaks,
+    counted: Counted,
+) {
     let mut shutdown = context.shutdown.clone();
     let handshake = async {
         tokio::select! {
-            handshake = handshake(context, stream, client) => handshake,
+            handshake = handshake(context, socket, peer, speaks) => handshake,
             _ = shutdown.wait_for(|stop| *stop) => None,
         }
     };
     // The handshake's future is gone before the session starts: sessions stay small.
     let handshake = Box::pin(handshake).await;
-    if let Some((stream, accept, early)) = handshake {
-        session(context, stream, client, accept, early, counted).await;
+    if let Some(welcome) = handshake {
+        session(context, welcome, counted).await;
     }
 }
 
-/// Reads and judges the head; answers what is no WebSocket.
+/// A client that may come in.
+struct Welcome {
+    stream: Stream,
+    client: Client,
+    accept: Accept,
+    /// What came behind the head.
+    early: Vec<u8>,
+}
+
+/// Reads and judges what a client says of itself; answers what is no WebSocket.
 async fn handshake(
     context: &Context,
-    mut stream: TcpStream,
-    client: SocketAddr,
-) -> Option<(TcpStream, Accept, Vec<u8>)> {
+    socket: Socket,
+    peer: Option<SocketAddr>,
+    speaks: Speaks,
+) -> Option<Welcome> {
+    let mut client = Client { peer, behind: None };
+    let deadline = tokio::time::Instant::now() + HEAD_LIMIT;
+    let opened = open(context, socket, &mut client, speaks);
+    let stream = match timeout_at(deadline, opened).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            if context.log.allows() {
+                tracing::info!(%client, %error, "refused");
+            }
+            return None;
+        }
+        // It has not even begun to say what it wants.
+        Err(_) => return None,
+    };
     let mut bytes = Vec::with_capacity(1024);
-    let verdict = timeout(HEAD_LIMIT, read_head(context.sandboxed, &mut stream, &mut bytes)).await;
-    let refusal = match verdict {
+    let head = read_head(context.sandboxed, &stream, &mut bytes);
+    let refusal = match timeout_at(deadline, head).await {
         Ok(Some(Verdict::Upgrade { head, accept })) => {
+            if context.trusts(peer) && !context.proxy_protocol {
+                client.behind = proxy::client(&accept.forwarded, &context.trusted);
+            }
             bytes.drain(..head);
-            return Some((stream, accept, bytes));
+            return Some(Welcome { stream, client, accept, early: bytes });
         }
         Ok(Some(Verdict::Refuse(refusal))) => refusal,
         Ok(Some(Verdict::Incomplete) | None) => return None,
@@ -96,12 +208,40 @@ async fn handshake(
     None
 }
 
+/// What comes before HTTP: for whom a proxy speaks, and TLS.
+async fn open(
+    context: &Context,
+    socket: Socket,
+    client: &mut Client,
+    speaks: Speaks,
+) -> io::Result<Stream> {
+    if context.proxy_protocol && context.trusts(client.peer) {
+        client.behind = proxy::read_header(&socket).await?;
+    }
+    let is_tls = match speaks {
+        Speaks::Plain => false,
+        Speaks::Tls => true,
+        Speaks::Either => socket.first_byte().await? == Some(TLS_HANDSHAKE),
+    };
+    if !is_tls {
+        return Ok(Stream::plain(socket));
+    }
+    let door = Rc::clone(&context.door.borrow());
+    let config = door.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+    let tls = Tls::new(config).map_err(io::Error::other)?;
+    Stream::accept_tls(socket, tls).await
+}
+
 /// The first bytes of a stranger: read inside the sandbox only. None if the client went away.
-async fn read_head(_: Sandboxed, stream: &mut TcpStream, bytes: &mut Vec<u8>) -> Option<Verdict> {
+async fn read_head(_: Sandboxed, stream: &Stream, bytes: &mut Vec<u8>) -> Option<Verdict> {
     loop {
         // One byte more than a head may have, so that a longer one is seen as that.
-        let room = (MAX_HEAD + 1).saturating_sub(bytes.len()).max(1) as u64;
-        if (&mut *stream).take(room).read_buf(bytes).await.ok()? == 0 {
+        let len = bytes.len();
+        let room = (MAX_HEAD + 1).saturating_sub(len).clamp(1, 2048);
+        bytes.resize(len + room, 0);
+        let read = stream.read(&mut bytes[len..]).await.ok()?;
+        bytes.truncate(len + read);
+        if read == 0 {
             return None;
         }
         match http::judge(bytes) {
@@ -112,13 +252,13 @@ async fn read_head(_: Sandboxed, stream: &mut TcpStream, bytes: &mut Vec<u8>) ->
 }
 
 /// Answers and closes so that the answer arrives: a reset would take it from the client's hands.
-async fn refuse(context: &Context, mut stream: TcpStream, client: SocketAddr, refusal: Refusal) {
+async fn refuse(context: &Context, stream: Stream, client: Client, refusal: Refusal) {
     if context.log.allows() {
         tracing::info!(%client, reason = %refusal, "refused");
     }
     let answer = async {
         stream.write_all(refusal.response().as_bytes()).await?;
-        linger(&mut stream, MAX_LINGER).await
+        linger(&stream, MAX_LINGER).await
     };
     // A client that does not take its answer gets none.
     let _ = timeout(FAREWELL_LIMIT, answer).await;
@@ -126,8 +266,8 @@ async fn refuse(context: &Context, mut stream: TcpStream, client: SocketAddr, re
 
 /// Says that nothing more comes, and reads what the client still sends, at most `limit` bytes,
 /// until it closes too.
-async fn linger(stream: &mut TcpStream, limit: usize) -> std::io::Result<()> {
-    stream.shutdown().await?;
+async fn linger(stream: &Stream, limit: usize) -> io::Result<()> {
+    stream.shut_down_write().await?;
     let mut scrap = [0; 4096];
     let mut seen = 0;
     while seen < limit {
@@ -139,14 +279,8 @@ async fn linger(stream: &mut TcpStream, limit: usize) -> std::io::Result<()> {
     Ok(())
 }
 
-async fn session(
-    context: &Rc<Context>,
-    mut stream: TcpStream,
-    client: SocketAddr,
-    accept: Accept,
-    early: Vec<u8>,
-    counted: Counted,
-) {
+async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
+    let Welcome { stream, client, accept, early } = welcome;
     let port = match context.helper.open().await {
         Ok(port) => port,
         Err(error) => {
@@ -176,7 +310,9 @@ async fn session(
     let greeting = stream.write_all(accept.response().as_bytes()).await;
     let limit = |rate| Limiter::new(rate, context.rate_burst, started);
     let limits = (limit(context.rate_up), limit(context.rate_down));
-    let shuttle = Shuttle::new(stream, tap, offloads, context.policy, dhcp, limits);
+    let ends = context.session_time.map(|time| tokio::time::Instant::from_std(started) + time);
+    let lifetime = Lifetime { ends, idle: context.idle_time };
+    let shuttle = Shuttle::new(stream, tap, offloads, context.policy, dhcp, limits, lifetime);
     let hold_back = if accept.is_vpn_ws { VPN_WS_HOLD_BACK } else { Duration::ZERO };
     let mut shutdown = context.shutdown.clone();
     let end = match greeting {
@@ -214,7 +350,7 @@ async fn session(
 }
 
 /// Says that a client sends text, which is no frame.
-async fn warn_of_text(context: &Context, shuttle: &Shuttle, client: SocketAddr) -> Infallible {
+async fn warn_of_text(context: &Context, shuttle: &Shuttle, client: Client) -> Infallible {
     shuttle.text_came().await;
     if context.log.allows() {
         tracing::warn!(%client, "the client sends text messages, which are ignored: frames are binary");
@@ -224,13 +360,13 @@ async fn warn_of_text(context: &Context, shuttle: &Shuttle, client: SocketAddr) 
 }
 
 /// Sends what was begun and the close message, then waits for the client to close.
-async fn say_goodbye(mut stream: TcpStream, waiting: Vec<u8>, end: End) {
+async fn say_goodbye(stream: Stream, waiting: Vec<u8>, end: End) {
     let Some(code) = end.close_code() else { return };
     let farewell = async {
         stream.write_all(&waiting).await?;
         stream.write_all(&ws::close(code)).await?;
         // Whatever a guest still had on the way, for as long as there is time.
-        linger(&mut stream, usize::MAX).await
+        linger(&stream, usize::MAX).await
     };
     // A client that does not read its close message has lost it.
     let _ = timeout(FAREWELL_LIMIT, farewell).await;

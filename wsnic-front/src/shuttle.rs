@@ -20,6 +20,7 @@
 use crate::codel::Codel;
 use crate::dhcp_port::DhcpPort;
 use crate::rate::{Limiter, Share};
+use crate::stream::Stream;
 use crate::ws::{self, Event, MAX_HEADER, Opcode, Violation};
 use nix::errno::Errno;
 use nix::sys::uio;
@@ -31,7 +32,6 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use wsnic_proto::Frame;
@@ -86,6 +86,12 @@ pub enum End {
     /// Nothing came from the client for [`DEAD_AFTER`].
     #[error("the client is silent")]
     Silent,
+    /// The time of the session is over.
+    #[error("the session's time is over")]
+    Expired,
+    /// The guest has sent no frame for too long.
+    #[error("the guest is idle")]
+    Idle,
     /// The TAP is gone.
     #[error("the port was deleted")]
     PortLost,
@@ -102,6 +108,7 @@ impl End {
             End::Lost => None,
             End::Violation(violation) => Some(violation.close_code()),
             End::Silent | End::Shutdown => Some(ws::code::GOING_AWAY),
+            End::Expired | End::Idle => Some(ws::code::POLICY),
             End::PortLost => Some(ws::code::INTERNAL),
         }
     }
@@ -126,6 +133,15 @@ pub struct Counters {
     pub texts: Cell<u64>,
 }
 
+/// How long a session may last; None: no end.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lifetime {
+    /// The end, whatever happens.
+    pub ends: Option<Instant>,
+    /// The longest time without a frame of the guest.
+    pub idle: Option<Duration>,
+}
+
 /// From the guest, to the guest.
 pub type Limits = (Option<Limiter>, Option<Limiter>);
 
@@ -139,7 +155,7 @@ fn add(counter: &Cell<u64>, amount: usize) {
 
 /// A session that is open.
 pub struct Shuttle {
-    stream: TcpStream,
+    stream: Stream,
     tap: AsyncFd<OwnedFd>,
     policy: FramePolicy,
     dhcp: Option<DhcpPort>,
@@ -151,6 +167,8 @@ pub struct Shuttle {
     outbox_filled: Notify,
     text_came: Notify,
     last_heard: Cell<Instant>,
+    last_frame: Cell<Instant>,
+    lifetime: Lifetime,
     /// What has gone through.
     pub counters: Counters,
 }
@@ -158,12 +176,13 @@ pub struct Shuttle {
 impl Shuttle {
     /// A session between `stream`, whose handshake is done, and `tap`, which has `offloads` or not.
     pub fn new(
-        stream: TcpStream,
+        stream: Stream,
         tap: AsyncFd<OwnedFd>,
         offloads: bool,
         policy: FramePolicy,
         dhcp: Option<DhcpPort>,
         (limit_up, limit_down): Limits,
+        lifetime: Lifetime,
     ) -> Shuttle {
         Shuttle {
             stream,
@@ -177,6 +196,8 @@ impl Shuttle {
             outbox_filled: Notify::new(),
             text_came: Notify::new(),
             last_heard: Cell::new(Instant::now()),
+            last_frame: Cell::new(Instant::now()),
+            lifetime,
             counters: Counters::default(),
         }
     }
@@ -187,6 +208,7 @@ impl Shuttle {
             end = self.guest_to_bridge(early, decoder) => end,
             end = self.bridge_to_guest(hold_back) => end,
             end = self.watch_silence() => end,
+            end = self.watch_lifetime() => end,
         }
     }
 
@@ -196,7 +218,7 @@ impl Shuttle {
     }
 
     /// Gives the parts back when the session has ended: what is still to be sent, and the TAP.
-    pub fn into_parts(self) -> (TcpStream, Vec<u8>, OwnedFd) {
+    pub fn into_parts(self) -> (Stream, Vec<u8>, OwnedFd) {
         (self.stream, self.outbox.into_inner(), self.tap.into_inner())
     }
 
@@ -213,6 +235,7 @@ impl Shuttle {
             if self.stream.readable().await.is_err() {
                 return End::Lost;
             }
+            let before = self.counters.frames_in.get();
             let mut turn = 0;
             while turn < TURN {
                 let frames = self.counters.frames_in.get();
@@ -248,7 +271,11 @@ impl Shuttle {
                     Err(end) => return end,
                 }
             }
-            self.last_heard.set(Instant::now());
+            let now = Instant::now();
+            self.last_heard.set(now);
+            if self.counters.frames_in.get() != before {
+                self.last_frame.set(now);
+            }
             if turn >= TURN {
                 tokio::task::yield_now().await;
             }
@@ -559,11 +586,17 @@ impl Shuttle {
         let mut sent = 0;
         // Something may have been posted since the last flush: messages stay whole and in order.
         if outbox.is_empty() {
-            sent = match self.stream.try_write(bytes) {
-                Ok(sent) => sent,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-                Err(_) => return Err(End::Lost),
-            };
+            while sent < bytes.len() {
+                match self.stream.try_write(&bytes[sent..]) {
+                    Ok(len) => sent += len,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(_) => return Err(End::Lost),
+                }
+                // What a socket does not take at once it does not take yet; TLS takes it in pieces.
+                if !self.stream.is_tls() {
+                    break;
+                }
+            }
         }
         outbox.extend_from_slice(&bytes[sent..]);
         Ok(())
@@ -571,11 +604,12 @@ impl Shuttle {
 
     /// Waits until the socket has taken all that waits for it; returns for how long.
     async fn flush(&self) -> Result<Duration, End> {
-        if self.outbox.borrow().is_empty() {
+        let is_done = || self.outbox.borrow().is_empty() && !self.stream.has_unsent();
+        if is_done() {
             return Ok(Duration::ZERO);
         }
         let started = Instant::now();
-        while !self.outbox.borrow().is_empty() {
+        while !is_done() {
             self.stream.writable().await.map_err(|_| End::Lost)?;
             let mut outbox = self.outbox.borrow_mut();
             match self.stream.try_write(&outbox) {
@@ -586,6 +620,25 @@ impl Shuttle {
             }
         }
         Ok(started.elapsed())
+    }
+
+    /// Returns when the session has lasted long enough, or its guest has been idle for too long.
+    async fn watch_lifetime(&self) -> End {
+        let Lifetime { ends, idle } = self.lifetime;
+        loop {
+            let idle_at = idle.map(|idle| self.last_frame.get() + idle);
+            let Some(wake) = ends.into_iter().chain(idle_at).min() else {
+                return std::future::pending().await;
+            };
+            tokio::time::sleep_until(wake).await;
+            let now = Instant::now();
+            if ends.is_some_and(|end| now >= end) {
+                return End::Expired;
+            }
+            if idle.is_some_and(|idle| now >= self.last_frame.get() + idle) {
+                return End::Idle;
+            }
+        }
     }
 
     async fn watch_silence(&self) -> End {

@@ -1,9 +1,11 @@
 //! Tests of the shuttle with a real TCP connection and a socket pair in place of the TAP.
 
 use super::*;
+use crate::stream::Socket;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use wsnic_proto::MacAddr;
 
@@ -23,7 +25,10 @@ pub(super) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>)
     let flags = SockFlag::SOCK_NONBLOCK;
     let (tap, bridge) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
     let tap = wsnic_os::watch::watch(tap, TAP_INTEREST).unwrap();
-    (client, bridge, Rc::new(Shuttle::new(server, tap, offloads, POLICY, None, (None, None))))
+    let stream = Stream::plain(Socket::Tcp(server));
+    let shuttle =
+        Shuttle::new(stream, tap, offloads, POLICY, None, (None, None), Lifetime::default());
+    (client, bridge, Rc::new(shuttle))
 }
 
 #[test]

@@ -1,13 +1,14 @@
 //! From the command line to a front-end that serves: everything is opened here, then the process
 //! locks itself in, and only then the first byte of a client is read.
 
+use crate::admin;
 use crate::dhcp_port::{Dhcp, LeaseFileError, OpenedDhcp};
 use crate::fd_closer::FdCloser;
 use crate::helper::{Helper, Welcome};
-use crate::listen::{self, BindError};
+use crate::listen::{self, BindError, Bound, Listener, Speaks};
 use crate::log_limit::LogLimit;
 use crate::sandbox::{Closed, Sandboxed};
-use crate::session::Context;
+use crate::session::{Context, Door, DoorError};
 use clap::{Arg, Command};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::cell::{Cell, RefCell};
@@ -17,12 +18,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 use wsnic_os::config::{self, LoadError, Loaded};
+use wsnic_os::janitor::Janitor;
+use wsnic_os::material::{Material, MaterialError};
 use wsnic_os::notify::{self, Notifier};
 use wsnic_os::sandbox::{CloseError, probe, process};
 use wsnic_os::{inherited, log, packet, parent};
@@ -50,6 +53,12 @@ enum StartError {
     /// An address cannot be had.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// A certificate, or another file for the door, cannot be read.
+    #[error(transparent)]
+    Material(#[from] MaterialError),
+    /// It is of no use.
+    #[error(transparent)]
+    Door(#[from] DoorError),
     /// The lease file cannot be used.
     #[error(transparent)]
     Leases(#[from] LeaseFileError),
@@ -136,7 +145,10 @@ fn command() -> Command {
 
 /// Everything that needs to be opened while that is still possible.
 struct Opened {
-    listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<Bound>,
+    admin: Option<std::os::unix::net::UnixListener>,
+    janitors: Vec<Janitor>,
+    door: Door,
     helper: OwnedFd,
     helper_path: PathBuf,
     dhcp: Option<OpenedDhcp>,
@@ -148,13 +160,23 @@ impl Opened {
         let is_notify = |(name, _): &(String, OwnedFd)| name == notify::INHERITED_NAME;
         let (notify, sockets) = inherited::take().into_iter().partition::<Vec<_>, _>(is_notify);
         let notify = notify.into_iter().map(|(_, fd)| fd).next();
-        let listeners = match sockets.is_empty() {
-            true => listen::bind(&settings.server.addresses, settings.server.ws_port)?,
-            false => sockets
-                .into_iter()
-                .map(|(name, fd)| listen::inherit(name, fd))
-                .collect::<Result<_, _>>()?,
+        let is_admin = |(name, _): &(String, OwnedFd)| name == listen::ADMIN;
+        let (admin, sockets) = sockets.into_iter().partition::<Vec<_>, _>(is_admin);
+        let admin = admin.into_iter().map(|(_, fd)| fd.into()).next();
+        let door = Door::new(&Material::read(settings)?, settings)?;
+        let (listeners, janitors) = match sockets.is_empty() {
+            true => listen::bind(&settings.server)?,
+            false => {
+                let sockets = sockets.into_iter();
+                let bound = sockets.map(|(name, fd)| listen::inherit(name, fd));
+                (bound.collect::<Result<Vec<_>, _>>()?, Vec::new())
+            }
         };
+        let needs_tls =
+            |bound: &Bound| matches!(bound, Bound::Tcp(_, speaks) if *speaks != Speaks::Plain);
+        if door.tls.is_none() && listeners.iter().any(needs_tls) {
+            return Err(BindError::NoCertificate("wss").into());
+        }
         raise_fd_limit(settings.server.max_clients);
         let helper_path = helper.unwrap_or(&settings.helper_socket).clone();
         let dhcp = match settings.dhcp.service {
@@ -163,6 +185,9 @@ impl Opened {
         };
         Ok(Opened {
             listeners,
+            admin,
+            janitors,
+            door,
             helper: connect(&helper_path)?,
             helper_path,
             dhcp,
@@ -172,7 +197,7 @@ impl Opened {
 
     /// Greets the helper, and lets the runtime watch what is open.
     async fn prepare(self) -> Result<Ready, StartError> {
-        let Opened { listeners, helper, helper_path, dhcp, notifier } = self;
+        let Opened { listeners, admin, janitors, door, helper, helper_path, dhcp, notifier } = self;
         let handle = |kind| signal(kind).map_err(system("handle signals"));
         let signals = Signals {
             terminate: handle(SignalKind::terminate())?,
@@ -183,16 +208,35 @@ impl Opened {
         let (helper, welcome) = Helper::greet(helper, Rc::clone(&log))
             .await
             .map_err(|source| StartError::Helper { path: helper_path, source })?;
-        let listeners = listeners.into_iter().map(TcpListener::from_std).collect::<Result<_, _>>();
+        let listeners = listeners.into_iter().map(Bound::watch).collect::<Result<_, _>>();
         let listeners = listeners.map_err(system("watch a listener"))?;
+        let admin = admin.map(|admin| {
+            admin.set_nonblocking(true)?;
+            UnixListener::from_std(admin)
+        });
+        let admin = admin.transpose().map_err(system("watch the admin socket"))?;
         let dhcp = dhcp.map(|dhcp| dhcp.serve(welcome.gateway_mac, welcome.mtu));
-        Ok(Ready { listeners, helper, welcome, dhcp, notifier, signals, log })
+        Ok(Ready {
+            listeners,
+            admin,
+            janitors,
+            door,
+            helper,
+            welcome,
+            dhcp,
+            notifier,
+            signals,
+            log,
+        })
     }
 }
 
 /// Everything that serving needs, but for the sandbox around it.
 struct Ready {
-    listeners: Vec<TcpListener>,
+    listeners: Vec<Listener>,
+    admin: Option<UnixListener>,
+    janitors: Vec<Janitor>,
+    door: Door,
     helper: Rc<Helper>,
     welcome: Welcome,
     dhcp: Option<Dhcp>,
@@ -215,7 +259,7 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv() => tracing::info!(
-                    "options of the front-end take effect at its next start; reload the helper for guest_access, allow and deny"
+                    "options of the front-end take effect at its next start; `wsnic reload` brings new certificates and tokens, a reload of the helper guest_access, allow and deny"
                 ),
             }
         }
@@ -267,7 +311,18 @@ async fn serve(
     closer: FdCloser,
     sandboxed: Sandboxed,
 ) -> Result<(), StartError> {
-    let Ready { listeners, helper, welcome, dhcp, notifier, mut signals, log } = ready;
+    let Ready {
+        listeners,
+        admin,
+        janitors,
+        door,
+        helper,
+        welcome,
+        dhcp,
+        notifier,
+        mut signals,
+        log,
+    } = ready;
     let (stop, shutdown) = watch::channel(false);
     let context = Rc::new(Context {
         helper: Rc::clone(&helper),
@@ -280,6 +335,11 @@ async fn serve(
         rate_up: settings.network.rate_up,
         rate_down: settings.network.rate_down,
         rate_burst: Duration::from_millis(settings.network.rate_burst_ms.into()),
+        door: RefCell::new(Rc::new(door)),
+        trusted: settings.door.trusted_proxies.clone(),
+        proxy_protocol: settings.door.proxy_protocol,
+        session_time: seconds(settings.door.session_time),
+        idle_time: seconds(settings.door.idle_time),
         dhcp: dhcp.map(|dhcp| Rc::new(RefCell::new(dhcp))),
         shutdown,
         log,
@@ -294,8 +354,12 @@ async fn serve(
         let (context, handshakes) = (Rc::clone(&context), Rc::clone(&handshakes));
         accepting.push(tasks.spawn_local(listen::accept(context, listener, handshakes)));
     }
+    if let Some(admin) = admin {
+        let settings = settings.clone();
+        accepting.push(tasks.spawn_local(admin::serve(Rc::clone(&context), admin, settings)));
+    }
     notifier.ready("serving");
-    tasks
+    let served = tasks
         .run_until(async {
             let outcome = tokio::select! {
                 () = signals.stop() => Ok(()),
@@ -321,5 +385,12 @@ async fn serve(
             context.helper.hang_up();
             outcome
         })
-        .await
+        .await;
+    drop(janitors);
+    served
+}
+
+/// 0 is no limit.
+fn seconds(seconds: u32) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds.into()))
 }

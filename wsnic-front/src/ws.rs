@@ -69,6 +69,8 @@ pub mod code {
     pub const PROTOCOL: u16 = 1002;
     /// A close reason is not UTF-8.
     pub const BAD_TEXT: u16 = 1007;
+    /// The client's time is over.
+    pub const POLICY: u16 = 1008;
     /// A message is too long.
     pub const TOO_BIG: u16 = 1009;
     /// The guest's port was lost.

@@ -5,9 +5,11 @@
 //! expect.
 #![forbid(unsafe_code)]
 
+mod cert;
 mod check;
 mod child;
 mod host_firewall;
+mod reload;
 mod run;
 mod words;
 

@@ -2,6 +2,7 @@
 
 use crate::child::{self, Program, Store};
 use crate::host_firewall::Watch;
+use crate::reload::hand_over;
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _};
@@ -12,9 +13,10 @@ use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::sleep;
 use wsnic_os::config::{self, LoadError, Loaded};
-use wsnic_os::log::say;
+use wsnic_os::log::{chain, say};
 use wsnic_os::notify::{self, Notifier};
 use wsnic_os::packet::{self, PacketSocket, Received};
+use wsnic_os::unix;
 use wsnic_proto::settings::{DhcpService, Nat, Settings};
 
 /// A program that is not ready by then will not be.
@@ -40,6 +42,14 @@ pub enum RunError {
     /// The socket between the programs cannot be had.
     #[error("cannot listen on {} (is another wsnic running? see option helper_socket)", path.display())]
     Socket {
+        /// Where.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The admin socket cannot be had.
+    #[error("cannot listen on {} (is another wsnic running? see option admin_socket)", path.display())]
+    Admin {
         /// Where.
         path: PathBuf,
         /// What the system said.
@@ -90,11 +100,6 @@ pub fn run(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     if loaded.settings.dhcp.service == DhcpService::Dnsmasq {
         return Err(RunError::Dnsmasq);
     }
-    if loaded.settings.server.wss_cert.is_some() {
-        tracing::warn!(
-            "wss:// is not served by this version, only ws://: put a TLS proxy in front of it"
-        );
-    }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -117,12 +122,17 @@ async fn supervise(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     };
     let (helper, front_end) = (program("wsnic-priv")?, program("wsnic-front")?);
     let path = &loaded.settings.helper_socket;
+    let admin = unix::listen(&loaded.settings.admin_socket, 0o600, None)
+        .map_err(|source| RunError::Admin { path: loaded.settings.admin_socket.clone(), source })?;
     // The helper will be no user who could make it in /run, or remove it.
-    let listener =
-        packet::listen(path).map_err(|source| RunError::Socket { path: path.clone(), source })?;
+    let listener = packet::listen(path).map_err(|source| {
+        // It is our own, made just now.
+        let _ = std::fs::remove_file(&loaded.settings.admin_socket);
+        RunError::Socket { path: path.clone(), source }
+    })?;
     let helper = helper.socket("wsnic-priv", listener);
     let mut helper = Watched::new("wsnic-priv", helper, HELPER_LIMIT);
-    let front_end = front_end.alone(loaded.settings.sandbox);
+    let front_end = front_end.alone(loaded.settings.sandbox).socket("admin", admin.into());
     let mut front_end = Watched::new("wsnic-front", front_end, FRONT_END_LIMIT);
     let mut stop = std::pin::pin!(async {
         tokio::select! {
@@ -141,8 +151,10 @@ async fn supervise(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     }
     front_end.end().await;
     helper.end().await;
-    if let Err(error) = std::fs::remove_file(path) {
-        tracing::warn!(%error, path = %path.display(), "cannot remove the helper's socket");
+    for path in [path, &loaded.settings.admin_socket] {
+        if let Err(error) = std::fs::remove_file(path) {
+            tracing::warn!(%error, path = %path.display(), "cannot remove a socket");
+        }
     }
     outcome
 }
@@ -172,7 +184,12 @@ async fn keep_running(
             stepped = helper.step() => stepped?,
             stepped = front_end.step() => stepped?,
             asked = reload.asked() => match asked {
-                Asked::Reload => reload.apply(helper, front_end),
+                Asked::Reload => {
+                    reload.apply(helper, front_end);
+                    if let Err(error) = hand_over(&reload.settings).await {
+                        tracing::error!("certificates and lists stay as they are: {}", chain(&error));
+                    }
+                }
                 Asked::Stop => return Ok(()),
             },
             () = Watch::next(&mut watch), if watch.is_some() => {}
@@ -352,8 +369,13 @@ impl Watched {
 
 /// Says on standard output where clients connect, and what to do with that.
 fn announce(settings: &Settings) {
-    let urls: Vec<String> =
-        settings.server.addresses.iter().map(|ip| url(*ip, settings.server.ws_port)).collect();
+    let server = &settings.server;
+    let mut urls: Vec<String> =
+        server.addresses.iter().map(|ip| url("ws", *ip, server.ws_port)).collect();
+    if server.wss_cert.is_some() {
+        urls.extend(server.addresses.iter().map(|ip| url("wss", *ip, server.wss_port)));
+    }
+    urls.extend(server.listen.iter().map(|path| format!("unix:{}", path.display())));
     let mut text = format!("\nwsnic is ready: {}\n", urls.join("  "));
     text.push_str(
         "  v86: paste this address into \"Networking proxy\", or set net_device.relay_url to it.\n",
@@ -367,14 +389,14 @@ fn announce(settings: &Settings) {
     say(&text);
 }
 
-fn url(ip: IpAddr, port: u16) -> String {
+fn url(scheme: &str, ip: IpAddr, port: u16) -> String {
     // 0.0.0.0 and :: are every address of this host; the one that always works from here is shown.
     let shown = match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
         IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::from(std::net::Ipv6Addr::LOCALHOST),
         ip => ip,
     };
-    format!("ws://{}/", SocketAddr::new(shown, port))
+    format!("{scheme}://{}/", SocketAddr::new(shown, port))
 }
 
 #[cfg(test)]
@@ -383,8 +405,8 @@ mod tests {
 
     #[test]
     fn urls_can_be_pasted() {
-        assert_eq!(url("0.0.0.0".parse().unwrap(), 80), "ws://127.0.0.1:80/");
-        assert_eq!(url("::".parse().unwrap(), 8086), "ws://[::1]:8086/");
-        assert_eq!(url("192.0.2.7".parse().unwrap(), 8086), "ws://192.0.2.7:8086/");
+        assert_eq!(url("ws", "0.0.0.0".parse().unwrap(), 80), "ws://127.0.0.1:80/");
+        assert_eq!(url("ws", "::".parse().unwrap(), 8086), "ws://[::1]:8086/");
+        assert_eq!(url("ws", "192.0.2.7".parse().unwrap(), 8086), "ws://192.0.2.7:8086/");
     }
 }

@@ -1,6 +1,6 @@
 //! The first word of the command line: which subcommand is meant.
 
-use crate::{check, run};
+use crate::{cert, check, reload, run};
 use clap::Command;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -11,6 +11,8 @@ use wsnic_proto::cli::Verbosity;
 const SUBCOMMANDS: &str = "\
 Commands:
   wsnic run      start wsnic in the foreground (also without a word)
+  wsnic reload   hand new certificates and lists of clients to a wsnic that runs
+  wsnic cert     make a self-signed certificate for wss://, and say how to trust it
   wsnic check    say whether this machine and configuration are fit, and what to do if not
   wsnic template print a commented wsnic.conf with all options at their defaults";
 
@@ -18,13 +20,28 @@ Commands:
 pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     let word = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     let word = match word {
-        "run" | "check" | "template" => arguments.remove(1).into_string().unwrap_or_default(),
+        "run" | "check" | "template" | "reload" | "cert" => {
+            arguments.remove(1).into_string().unwrap_or_default()
+        }
         // The oldest habit: no word at all.
         _ => "run".to_owned(),
     };
     if word == "template" {
         log::say(wsnic_proto::options::template().trim_end());
         return ExitCode::SUCCESS;
+    }
+    if word == "cert" {
+        let command = Command::new("wsnic cert")
+            .about("Makes a self-signed certificate for wss://")
+            .args(cert::arguments());
+        return match command.try_get_matches_from(arguments) {
+            Ok(matches) => cert::cert(&matches),
+            Err(error) => {
+                // An error means that nobody reads it.
+                let _ = error.print();
+                ExitCode::from(error.exit_code().try_into().unwrap_or(2))
+            }
+        };
     }
     let command = Command::new("wsnic")
         .version(env!("CARGO_PKG_VERSION"))
@@ -44,6 +61,9 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         return check::check(&loaded);
     }
     log::init("wsnic", loaded.verbosity);
+    if word == "reload" {
+        return reload::reload(&loaded.settings);
+    }
     announce(&loaded);
     match run::run(&loaded, &load) {
         Ok(()) => ExitCode::SUCCESS,
