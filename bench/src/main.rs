@@ -11,6 +11,7 @@ mod machine;
 mod naive;
 mod offload;
 mod options;
+mod packets;
 mod pump;
 mod relay;
 mod section;

@@ -61,9 +61,15 @@ impl Options {
 
     /// wsnic and all that it is compared with, each in a lab of its own.
     pub fn all_servers(&self) -> Vec<Stage> {
+        let mut servers = self.robust_servers();
+        servers.extend(self.python.as_ref().map(|checkout| Stage::python(checkout, &servers[0])));
+        servers
+    }
+
+    /// The same but for the Python program, which ends where more comes than a socket takes.
+    pub fn robust_servers(&self) -> Vec<Stage> {
         let wsnic = Stage::wsnic("");
-        let mut others = vec![Stage::relay(Kind::Naive, &wsnic), Stage::relay(Kind::Limit, &wsnic)];
-        others.extend(self.python.as_ref().map(|checkout| Stage::python(checkout, &wsnic)));
+        let others = [Kind::Naive, Kind::Limit].map(|kind| Stage::relay(kind, &wsnic));
         std::iter::once(wsnic).chain(others).collect()
     }
 }

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wsnic_tests::frames::Mac;
 use wsnic_tests::{Lab, Netns, Server, address, wait_until};
 
@@ -218,8 +218,26 @@ impl Stage {
             }
         }
         self.lab.finish();
+        wait_for_kernel();
     }
 }
+
+/// The kernel deletes what was in a namespace later, and while it does, it makes everybody wait who
+/// wants to change an interface: seconds, after a thousand ports.
+fn wait_for_kernel() {
+    let (netns, end) = (Netns::new(), Instant::now() + LIMIT);
+    let mut quick = 0;
+    while quick < 3 && Instant::now() < end {
+        let started = Instant::now();
+        netns.ip("link add wait0 type bridge");
+        netns.ip("link set wait0 up");
+        quick = if started.elapsed() < UNDISTURBED { quick + 1 } else { 0 };
+        netns.ip("link delete wait0");
+    }
+}
+
+/// What two `ip` commands take at most when nobody holds the kernel's lock.
+const UNDISTURBED: Duration = Duration::from_millis(20);
 
 /// Asks for a WebSocket and reads the answer to its end.
 fn handshake(stream: &mut TcpStream) -> io::Result<()> {

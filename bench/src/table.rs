@@ -47,8 +47,8 @@ pub struct Row {
     values: BTreeMap<Kind, f64>,
     bound: Option<Bound>,
     ratios: Vec<(String, f64, Option<Bound>)>,
-    /// Whether others were measured too, as far as they are there.
-    compared: bool,
+    /// Whether the Python program is measured too, where there is one.
+    with_python: bool,
     note: String,
 }
 
@@ -71,7 +71,8 @@ impl Row {
             rounds.first().into_iter().flat_map(|round| round.keys().copied()).collect();
         let column = |kind: Kind| rounds.iter().map(|round| round[&kind]).collect::<Vec<f64>>();
         let values = kinds.iter().map(|kind| (*kind, median(column(*kind)))).collect();
-        let mut row = Row::new(what.into(), unit, values, true);
+        let mut row =
+            Row::new(what.into(), unit, values, bounds.iter().any(|bound| bound.0 == Kind::Python));
         for (kind, bound) in bounds.iter().filter(|(kind, _)| kinds.contains(kind)) {
             let ratios = rounds.iter().map(|round| round[&Kind::Wsnic] / round[kind]).collect();
             row = row.ratio(format!("to {}", kind.name()), median(ratios), *bound);
@@ -79,8 +80,21 @@ impl Row {
         row
     }
 
-    fn new(what: String, unit: &'static str, values: BTreeMap<Kind, f64>, compared: bool) -> Row {
-        Row { what, unit, values, bound: None, ratios: Vec::new(), compared, note: String::new() }
+    fn new(
+        what: String,
+        unit: &'static str,
+        values: BTreeMap<Kind, f64>,
+        with_python: bool,
+    ) -> Row {
+        Row {
+            what,
+            unit,
+            values,
+            bound: None,
+            ratios: Vec::new(),
+            with_python,
+            note: String::new(),
+        }
     }
 
     /// With something that is only to be read.
@@ -104,7 +118,7 @@ impl Row {
     fn line(&self) -> String {
         let cell = |kind| match self.values.get(&kind) {
             Some(value) => rounded(*value),
-            None if self.compared => "skipped".to_owned(),
+            None if self.with_python && kind == Kind::Python => "skipped".to_owned(),
             None => String::new(),
         };
         let mut remarks = Vec::new();
@@ -131,7 +145,7 @@ impl Row {
         for (kind, value) in &self.values {
             let _ = write!(text, ", {}: {value}", quoted(kind.name()));
         }
-        if self.compared && !self.values.contains_key(&Kind::Python) {
+        if self.with_python && !self.values.contains_key(&Kind::Python) {
             let _ = write!(text, ", {}: \"skipped\"", quoted(Kind::Python.name()));
         }
         if !self.note.is_empty() {

@@ -8,8 +8,9 @@
 use crate::client::{Busy, Client, SINK};
 use crate::flow::Flow;
 use crate::options::Options;
-use crate::stage::{Guest, Stage, guest_address};
+use crate::stage::{Guest, Kind, Stage, guest_address};
 use crate::table::{Bound, Row, Table, median, quantile, rounded};
+use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -28,60 +29,40 @@ const SHARE: f64 = 0.9;
 /// Milliseconds.
 const PATIENCE: f64 = 5.0;
 
-/// A floods; A stops reading.
-pub fn run(options: &Options, table: &mut Table) {
-    let stage = Stage::wsnic("");
-    let sink = stage.lab.srv.enter(|| UdpSocket::bind((GATEWAY, SINK))).expect("a free port");
-    let [a, b, c] = [0, 1, 2].map(|number| Guest::join(&stage, number, true));
-    let mut d = Client::join(&stage, 3);
-    let mut window = Window { options, stage: &stage, pair: [&b, &c], pinger: &mut d };
+/// What A does: as it should, and not.
+#[derive(Clone, Copy)]
+enum Load {
+    /// TCP, or a flood of datagrams.
+    Sending,
+    /// Datagrams come to it; it reads them, or not.
+    Reading,
+}
 
-    for (from_guest, way) in [(true, "from"), (false, "to")] {
-        let rounds = window.rounds(
-            |window| {
-                let _flow = Flow::between(&stage, &a, true);
-                window.measure(from_guest)
-            },
-            |window| {
-                let flooder = Client::join(&stage, 4);
-                let _flood = flooder.flood(FULL);
-                window.measure(from_guest)
-            },
-        );
-        add(
-            table,
-            format!("TCP {way} each of 2 guests, a third floods"),
-            "a third moves TCP",
-            rounds,
-        );
+/// A floods; A stops reading. The limit, a thread for each guest, shows what the machine's scheduler
+/// makes of the same load.
+pub fn run(options: &Options, table: &mut Table) {
+    let wsnic = Stage::wsnic("");
+    let stages = [Stage::relay(Kind::Limit, &wsnic), wsnic];
+    let mut tables = stages.each_ref().map(Players::join);
+    for (load, does) in [(Load::Sending, "floods"), (Load::Reading, "does not read")] {
+        for (from_guest, way) in [(true, "from"), (false, "to")] {
+            let mut rounds = tables.each_ref().map(|_| Vec::new());
+            for _ in 0..options.rounds {
+                for (players, rounds) in tables.iter_mut().zip(&mut rounds) {
+                    let round =
+                        [true, false].map(|good| players.under(load, good, options, from_guest));
+                    rounds.push(round);
+                }
+            }
+            add(table, &format!("TCP {way} each of 2 guests, a third {does}"), load, &rounds);
+        }
     }
-    for (from_guest, way) in [(true, "from"), (false, "to")] {
-        let rounds = window.rounds(
-            |window| {
-                let reader = Client::join(&stage, 4);
-                let _reading = reader.sink();
-                let _load = load(&stage);
-                window.measure(from_guest)
-            },
-            |window| {
-                let _reader = Client::join(&stage, 4);
-                let _load = load(&stage);
-                window.measure(from_guest)
-            },
-        );
-        add(
-            table,
-            format!("TCP {way} each of 2 guests, a third does not read"),
-            "the third reads",
-            rounds,
-        );
-    }
-    drop((a, b, c, d, sink));
-    stage.end();
+    drop(tables);
+    stages.into_iter().rev().for_each(Stage::end);
 }
 
 /// Datagrams towards guest 4.
-fn load(stage: &Stage) -> Busy {
+fn datagrams(stage: &Stage) -> Busy {
     let socket = stage.lab.srv.enter(|| UdpSocket::bind((GATEWAY, 0))).expect("a free port");
     Busy::start(move |stop, _| {
         let payload = [0x5a; FULL];
@@ -104,62 +85,99 @@ struct Sample {
 /// The same, with an A that behaves and with one that does not.
 type Round = [Sample; 2];
 
-fn add(table: &mut Table, what: String, beside: &str, rounds: Vec<Round>) {
-    let of = |at: usize, which: usize| -> Vec<f64> {
-        rounds.iter().map(|round| round[at].gigabits[which]).collect()
+/// `limit` and `wsnic` in this order.
+fn add(table: &mut Table, what: &str, load: Load, [limit, wsnic]: &[Vec<Round>; 2]) {
+    let beside = match load {
+        Load::Sending => "a third moves TCP",
+        Load::Reading => "the third reads",
     };
-    let mean = |sample: &Sample| (sample.gigabits[0] + sample.gigabits[1]) / 2.0;
-    let misbehaving = median(rounds.iter().map(|[_, bad]| mean(bad)).collect());
-    let fair = median(rounds.iter().map(|[good, _]| mean(good)).collect());
-    // The worse of the two, each against what it has with an A that behaves.
-    let ratio = |which: usize| {
-        let pairs = of(1, which).into_iter().zip(of(0, which));
-        median(pairs.map(|(bad, good)| bad / good).collect())
+    let both = |of: fn(&[Round], usize) -> f64, at: usize| {
+        BTreeMap::from([(Kind::Wsnic, of(wsnic, at)), (Kind::Limit, of(limit, at))])
     };
-    let row = Row::of(&what, "Gbit/s", misbehaving);
+    let (bad, good) = (both(throughput, 1), both(throughput, 0));
+    let row = Row::compared(what, "Gbit/s", &[bad], &[]);
     table.add(row.ratio(
-        format!("to {} while {beside}, the worse", rounded(fair)),
-        ratio(0).min(ratio(1)),
+        format!("to {} while {beside}, the worse", rounded(good[&Kind::Wsnic])),
+        share(wsnic),
         Some(Bound::AtLeast(SHARE)),
     ));
-    let times = |at: usize| -> Vec<f64> {
-        rounds.iter().flat_map(|round| round[at].millis.iter().copied()).collect()
-    };
-    let row = Row::of(
-        "round trip of a fourth meanwhile, 99th percentile",
-        "ms",
-        quantile(times(1), 0.99),
-    );
-    let lost: usize = rounds.iter().map(|round| round[1].lost).sum();
-    let behaved = quantile(times(0), 0.99);
+    let (bad, good) = (both(slowest, 1), both(slowest, 0));
+    let row = Row::compared("round trip of a fourth meanwhile, 99th percentile", "ms", &[bad], &[]);
+    let lost: usize = wsnic.iter().map(|round| round[1].lost).sum();
     table.add(
         row.bound(Bound::AtMost(PATIENCE))
-            .note(format!("{} ms while {beside}; {lost} lost", rounded(behaved))),
+            .note(format!("{} ms while {beside}; {lost} lost", rounded(good[&Kind::Wsnic]))),
     );
 }
 
-struct Window<'a> {
-    options: &'a Options,
-    stage: &'a Stage,
-    pair: [&'a Guest; 2],
-    pinger: &'a mut Client,
+/// Of the two guests, in the middle.
+fn throughput(rounds: &[Round], at: usize) -> f64 {
+    median(rounds.iter().map(|round| round[at].gigabits.iter().sum::<f64>() / 2.0).collect())
 }
 
-impl Window<'_> {
-    fn rounds(
-        &mut self,
-        good: impl Fn(&mut Self) -> Sample,
-        bad: impl Fn(&mut Self) -> Sample,
-    ) -> Vec<Round> {
-        (0..self.options.rounds).map(|_| [good(self), bad(self)]).collect()
+/// What the worse of the two has with an A that does not behave, against what it has with one that does.
+fn share(rounds: &[Round]) -> f64 {
+    let ratio = |which: usize| {
+        let ratios = rounds.iter().map(|[good, bad]| bad.gigabits[which] / good.gigabits[which]);
+        median(ratios.collect())
+    };
+    ratio(0).min(ratio(1))
+}
+
+fn slowest(rounds: &[Round], at: usize) -> f64 {
+    let times = rounds.iter().flat_map(|round| round[at].millis.iter().copied());
+    quantile(times.collect(), 0.99)
+}
+
+/// A as a guest that behaves, B and C, and D.
+struct Players<'a> {
+    stage: &'a Stage,
+    behaved: Guest,
+    pair: [Guest; 2],
+    pinger: Client,
+    _sink: UdpSocket,
+}
+
+impl<'a> Players<'a> {
+    fn join(stage: &'a Stage) -> Players<'a> {
+        let sink = stage.lab.srv.enter(|| UdpSocket::bind((GATEWAY, SINK)));
+        Players {
+            stage,
+            behaved: Guest::join(stage, 0, true),
+            pair: [1, 2].map(|number| Guest::join(stage, number, true)),
+            pinger: Client::join(stage, 3),
+            _sink: sink.expect("a free port"),
+        }
     }
 
-    fn measure(&mut self, from_guest: bool) -> Sample {
-        let flows = self.pair.map(|guest| Flow::between(self.stage, guest, from_guest));
-        std::thread::sleep(self.options.warm_up);
+    fn under(&mut self, load: Load, good: bool, options: &Options, from_guest: bool) -> Sample {
+        let stage = self.stage;
+        match (load, good) {
+            (Load::Sending, true) => {
+                let _flow = Flow::between(stage, &self.behaved, true);
+                self.measure(options, from_guest)
+            }
+            (Load::Sending, false) => {
+                let flooder = Client::join(stage, 4);
+                let _flood = flooder.flood(FULL);
+                self.measure(options, from_guest)
+            }
+            (Load::Reading, _) => {
+                let reader = Client::join(stage, 4);
+                let _reading = good.then(|| reader.sink());
+                let _datagrams = datagrams(stage);
+                self.measure(options, from_guest)
+            }
+        }
+    }
+
+    fn measure(&mut self, options: &Options, from_guest: bool) -> Sample {
+        let pair = self.pair.each_ref();
+        let flows = pair.map(|guest| Flow::between(self.stage, guest, from_guest));
+        std::thread::sleep(options.warm_up);
         let (started, before) = (Instant::now(), flows.each_ref().map(Flow::received));
         let (mut millis, mut lost) = (Vec::new(), 0);
-        while started.elapsed() < self.options.window {
+        while started.elapsed() < options.window {
             match self.pinger.round_trip() {
                 Some(time) => millis.push(time.as_secs_f64() * 1000.0),
                 None => lost += 1,
