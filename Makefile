@@ -70,10 +70,14 @@ FUZZ_SECONDS ?= 60
 fuzz:
 	@CARGO_TARGET_DIR=$(TARGET)/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh
 
+# Options by ARGS, such as ARGS="--only tcp --rounds 3 --seconds 2"; WSNIC_PYTHON is a checkout of the
+# Python program to compare with. docs/performance.md says what is measured.
 bench: build
+	@$(CARGO) build --locked --release --package wsnic-bench
+	@$(SUDO) env CARGO_TARGET_DIR=$(TARGET) tests/setup.sh programs
 	@echo "== measuring the release build (root; the machine should be idle)"
-	@$(CARGO) build --locked --release --package wsnic-tests --bin wsnic-bench
-	@$(SUDO) env WSNIC_BIN_DIR=$(RELEASE) $(RELEASE)/wsnic-bench
+	@$(SUDO) env WSNIC_BIN_DIR=$(RELEASE) WSNIC_PYTHON="$(WSNIC_PYTHON)" \
+		$(RELEASE)/wsnic-bench --json $(TARGET)/bench.json $(ARGS)
 
 # SOAK_FRAMES random frames through the release build, each compared; SOAK_SEED for others.
 SOAK_FRAMES ?= 24000000

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what the end-to-end tests need on a Debian 12 machine. Run as root; quick when
-# everything is there. Says what it does.
+# Installs what the end-to-end tests need on a Debian 12 machine, or with "programs" what the
+# benchmark needs of it. Run as root; quick when everything is there. Says what it does.
 set -eu
 
 # program:package
@@ -15,6 +15,7 @@ NEEDED="
 	tcpdump:tcpdump
 	ps:procps
 	nsenter:util-linux
+	unshare:util-linux
 	flock:util-linux
 	systemctl:systemd
 	systemd-analyze:systemd
@@ -59,6 +60,8 @@ if [ ! -c /dev/net/tun ]; then
 	mknod /dev/net/tun c 10 200
 	chmod 0666 /dev/net/tun
 fi
+
+[ "${1:-}" != programs ] || exit 0
 
 v86=$(cd "$(dirname "$0")" && pwd)/v86
 target=${CARGO_TARGET_DIR:-$v86/../../target}

@@ -1,0 +1,11 @@
+//! What is measured, in the order of the table.
+
+pub mod arrival;
+pub mod fairness;
+pub mod idle;
+pub mod latency;
+pub mod sandbox;
+pub mod small;
+pub mod start;
+pub mod storm;
+pub mod tcp;
