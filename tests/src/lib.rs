@@ -27,6 +27,7 @@ mod snapshot;
 pub mod soak;
 mod tampering;
 mod tap;
+mod trust;
 pub mod v86;
 mod wired;
 
@@ -43,6 +44,7 @@ pub use server::{Server, open_files, resident_kib, run_wsnic};
 pub use snapshot::{Snapshot, processes};
 pub use tampering::Tampering;
 pub use tap::{open as plain_tap, open_offloaded as offloaded_tap};
+pub use trust::{Authority, Identity, Trust};
 pub use wired::{BRIDGE, WiredHost, WiredPort};
 
 use std::time::{Duration, Instant};

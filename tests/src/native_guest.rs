@@ -2,6 +2,7 @@
 //! an independent WebSocket client.
 
 use crate::inspect::Inspection;
+use crate::raw_guest::Line;
 use crate::services::{RUNTIME, checksum, dns_query};
 use crate::{LIMIT, Lab, Netns, Server, raw_guest, tap};
 use futures_util::{SinkExt, StreamExt};
@@ -68,7 +69,7 @@ impl NativeGuest {
         let inside = Netns::with_mounts(&resolv_conf);
         let tap = tap::open(&inside, "eth0");
         let url = format!("ws://{address}/").into_client_request().expect("a URL");
-        let (socket, _) = raw_guest::open(netns, address, url)
+        let (socket, _) = raw_guest::open(netns, address, url, None)
             .unwrap_or_else(|error| panic!("the server refuses a guest: {error}"));
         let inspection = Arc::<Inspection>::default();
         let inspected = Arc::clone(&inspection);
@@ -251,7 +252,7 @@ fn exchange(address: SocketAddr, question: &[u8], strict: bool) -> Option<Vec<u8
 /// Carries frames both ways until one side ends.
 async fn pump(
     tap: Arc<AsyncFd<File>>,
-    socket: WebSocketStream<tokio::net::TcpStream>,
+    socket: WebSocketStream<Box<dyn Line>>,
     inspection: &Inspection,
 ) {
     let (mut sink, mut stream) = socket.split();

@@ -1,5 +1,6 @@
 //! A guest whose frames the test writes and reads itself, through an independent WebSocket client.
 
+use crate::Trust;
 use crate::frames::{self, Dhcp, Mac};
 use crate::lab::address::GATEWAY;
 use crate::services::RUNTIME;
@@ -8,6 +9,7 @@ use futures_util::{SinkExt, StreamExt};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::Error;
@@ -16,10 +18,15 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{Message, http};
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
+/// What a WebSocket runs on.
+pub trait Line: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + std::fmt::Debug> Line for T {}
+
 /// A WebSocket with a MAC address and, after DHCP, an IPv4 address.
 #[derive(Debug)]
 pub struct RawGuest {
-    socket: WebSocketStream<TcpStream>,
+    socket: WebSocketStream<Box<dyn Line>>,
     /// The address that it sends from.
     pub mac: Mac,
     /// The address that it answers ARP for.
@@ -56,7 +63,26 @@ impl RawGuest {
         for (name, value) in headers {
             request.headers_mut().insert(*name, http::HeaderValue::from_str(value)?);
         }
-        let (socket, response) = open(netns, address, request)?;
+        let (socket, response) = open(netns, address, request, None)?;
+        Ok(RawGuest { socket, mac: fresh_mac(), ip: Ipv4Addr::UNSPECIFIED, response })
+    }
+
+    /// Like [`RawGuest::connect_to`], by wss://.
+    ///
+    /// # Errors
+    /// When either handshake fails.
+    pub fn connect_tls(
+        netns: &Netns,
+        address: SocketAddr,
+        path: &str,
+        headers: &[(&'static str, &str)],
+        trust: &Trust,
+    ) -> Result<RawGuest, Error> {
+        let mut request = format!("wss://{address}{path}").into_client_request()?;
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, http::HeaderValue::from_str(value)?);
+        }
+        let (socket, response) = open(netns, address, request, Some(trust))?;
         Ok(RawGuest { socket, mac: fresh_mac(), ip: Ipv4Addr::UNSPECIFIED, response })
     }
 
@@ -263,12 +289,17 @@ pub(crate) fn open(
     netns: &Netns,
     address: SocketAddr,
     request: http::Request<()>,
-) -> Result<(WebSocketStream<TcpStream>, Response), Error> {
+    trust: Option<&Trust>,
+) -> Result<(WebSocketStream<Box<dyn Line>>, Response), Error> {
     let stream = netns.enter(|| std::net::TcpStream::connect_timeout(&address, LIMIT))?;
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)?;
     RUNTIME.block_on(async {
         let stream = TcpStream::from_std(stream)?;
+        let stream: Box<dyn Line> = match trust {
+            None => Box::new(stream),
+            Some(trust) => Box::new(trust.connect(stream).await?),
+        };
         // The default buffer of 128 KiB is filled with zeros at every read.
         let config = WebSocketConfig::default().read_buffer_size(16 << 10);
         let handshake = client_async_with_config(request, stream, Some(config));

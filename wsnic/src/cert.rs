@@ -117,7 +117,7 @@ fn tell(crt: &Path, key: &Path, names: &[String], days: u32) {
     let (crt, key) = (crt.display(), key.display());
     let first = names.first().map_or("localhost", String::as_str);
     let names = names.join(", ");
-    say(&format!(
+    say(format!(
         "\
 Made {crt} and {key} for {names}, valid for {days} days.
 
