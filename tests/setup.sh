@@ -16,6 +16,11 @@ NEEDED="
 	ps:procps
 	nsenter:util-linux
 	unshare:util-linux
+	curl:curl
+	openssl:openssl
+	nginx:nginx-light
+	apache2:apache2
+	haproxy:haproxy
 	flock:util-linux
 	systemctl:systemd
 	systemd-analyze:systemd
