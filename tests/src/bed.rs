@@ -15,8 +15,14 @@ use tempfile::TempDir;
 
 /// The sockets that start wsnic's services, and the services, in an order in which they can be
 /// stopped.
-pub const UNITS: [&str; 4] =
-    ["wsnic-front.socket", "wsnic-front.service", "wsnic-priv.socket", "wsnic-priv.service"];
+pub const UNITS: [&str; 6] = [
+    "wsnic-front.socket",
+    "wsnic-front-wss.socket",
+    "wsnic-front-admin.socket",
+    "wsnic-front.service",
+    "wsnic-priv.socket",
+    "wsnic-priv.service",
+];
 
 /// Installs wsnic below `root`.
 ///

@@ -5,7 +5,8 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use wsnic_tests::{Bed, Lab, NativeGuest, RawGuest, address, wait_until};
+use std::os::unix::fs::PermissionsExt;
+use wsnic_tests::{Bed, Identity, Lab, NativeGuest, RawGuest, Trust, address, wait_until};
 
 const HELPER: &str = "wsnic-priv.service";
 const FRONT_END: &str = "wsnic-front.service";
@@ -81,7 +82,7 @@ fn the_front_end_sees_an_empty_machine() {
     }
     assert_eq!(list("etc"), ["ld.so.cache", "wsnic"]);
     assert_eq!(list("usr/libexec/wsnic"), ["wsnic-front"]);
-    assert_eq!(list("run"), ["systemd", "wsnic-priv.sock"]);
+    assert_eq!(list("run"), ["systemd", "wsnic-admin.sock", "wsnic-priv.sock"]);
     for empty in ["sys", "tmp", "var/lib/wsnic", "var/tmp"] {
         assert!(list(empty).is_empty(), "/{empty}");
     }
@@ -268,6 +269,44 @@ fn a_drop_in_moves_the_listener_and_limits_who_may_connect() {
         std::net::TcpStream::connect_timeout(&server, std::time::Duration::from_secs(2))
     });
     assert!(from_internet.is_err(), "not from elsewhere");
+    drop(guest);
+    bed.finish(&lab);
+}
+
+#[test]
+fn a_key_that_only_root_can_read_comes_in_as_a_credential_and_is_replaced_by_a_reload() {
+    let mut lab = Lab::new();
+    let conf = "wss_server_cert = /etc/wsnic/wss.crt\nwss_server_key = /etc/wsnic/wss.key\n";
+    let bed = Bed::start(&mut lab, conf);
+    let install = |identity: &Identity| {
+        for (name, text) in [("wss.crt", &identity.certificate), ("wss.key", &identity.key)] {
+            let path = bed.path(&format!("/etc/wsnic/{name}"));
+            fs::write(&path, text).expect("a file of the machine");
+            fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).expect("its mode");
+        }
+        Trust::new(&identity.certificate, "localhost")
+    };
+    let trust = install(&Identity::self_signed(&["localhost"]));
+    let folder = bed.path("/etc/systemd/system/wsnic-front.service.d");
+    fs::create_dir(&folder).expect("a folder of the machine");
+    let text = "[Service]\nLoadCredential=wss_server_cert:/etc/wsnic/wss.crt\n\
+        LoadCredential=wss_server_key:/etc/wsnic/wss.key\n";
+    fs::write(folder.join("keys.conf"), text).expect("a file of the machine");
+    bed.run("systemctl daemon-reload");
+    bed.run("systemctl start wsnic-front-wss.socket");
+    let connect = |trust| {
+        let server = ([127, 0, 0, 1], 8087).into();
+        RawGuest::connect_tls(&lab.srv, server, "/", &[], trust)
+    };
+    let mut guest = connect(&trust).expect("wss is served");
+    guest.dhcp();
+    let front_end = running(&bed, FRONT_END);
+    let next = install(&Identity::self_signed(&["localhost"]));
+    bed.run("systemctl reload wsnic-front.service");
+    connect(&next).expect("with the new certificate").leave();
+    assert!(connect(&trust).is_err(), "the old one is gone");
+    guest.ping_gateway(56);
+    assert_eq!(bed.process(FRONT_END), Some(front_end), "the front-end is the same");
     drop(guest);
     bed.finish(&lab);
 }

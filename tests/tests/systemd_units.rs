@@ -12,6 +12,7 @@ fn systemd_finds_nothing_to_complain_about() {
             "wsnic.service",
             "wsnic-front.socket",
             "wsnic-front-wss.socket",
+            "wsnic-front-admin.socket",
             "wsnic-front.service",
             "wsnic-priv.socket",
             "wsnic-priv.service",
@@ -59,6 +60,10 @@ fn the_sockets_have_the_names_that_the_front_end_knows() {
     assert_eq!(values(&read("wsnic-front.socket"), "FileDescriptorName"), ["ws"]);
     assert_eq!(values(&read("wsnic-front-wss.socket"), "FileDescriptorName"), ["wss"]);
     assert_eq!(values(&read("wsnic-front-wss.socket"), "Service"), ["wsnic-front.service"]);
+    let admin = read("wsnic-front-admin.socket");
+    assert_eq!(values(&admin, "FileDescriptorName"), ["admin"]);
+    assert_eq!(values(&admin, "Service"), ["wsnic-front.service"]);
+    assert_eq!(values(&admin, "SocketMode"), ["0600"], "orders are root's");
 }
 
 /// The scale of --threshold is ten times that of the report.
