@@ -1,5 +1,7 @@
 //! wsnic-front, the front-end: talks to strangers, moves all frames, holds no privilege.
 
+pub mod addresses;
+pub mod auth;
 pub mod dhcp;
 mod dhcp_port;
 mod fd_closer;
