@@ -1,6 +1,6 @@
 //! The first word of the command line: which subcommand is meant.
 
-use crate::{check, run};
+use crate::{check, run, token};
 use clap::Command;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -12,19 +12,25 @@ const SUBCOMMANDS: &str = "\
 Commands:
   wsnic run      start wsnic in the foreground (also without a word)
   wsnic check    say whether this machine and configuration are fit, and what to do if not
-  wsnic template print a commented wsnic.conf with all options at their defaults";
+  wsnic template print a commented wsnic.conf with all options at their defaults
+  wsnic token    make a token for somebody who may come in, see `wsnic token --help`";
 
 /// Runs what `arguments` (the program's name first) ask for.
 pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     let word = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     let word = match word {
-        "run" | "check" | "template" => arguments.remove(1).into_string().unwrap_or_default(),
+        "run" | "check" | "template" | "token" => {
+            arguments.remove(1).into_string().unwrap_or_default()
+        }
         // The oldest habit: no word at all.
         _ => "run".to_owned(),
     };
     if word == "template" {
         log::say(wsnic_proto::options::template().trim_end());
         return ExitCode::SUCCESS;
+    }
+    if word == "token" {
+        return token::token(&arguments);
     }
     let command = Command::new("wsnic")
         .version(env!("CARGO_PKG_VERSION"))
