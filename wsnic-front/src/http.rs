@@ -3,6 +3,7 @@
 //! No I/O. Facts of a request go in, [`Verdict`] comes out; a request is a WebSocket upgrade on any
 //! path and from any origin (RFC 6455 §4.2).
 
+use crate::auth::Shown;
 use data_encoding::BASE64;
 use sha1::{Digest, Sha1};
 
@@ -27,19 +28,6 @@ pub enum Verdict {
     },
     /// Answer and close.
     Refuse(Refusal),
-}
-
-/// What a client shows of itself in its head; what is repeated or no text counts as missing.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Shown {
-    /// The request's target, such as `/path?query`.
-    pub target: String,
-    /// Origin: the web page that connects.
-    pub origin: Option<String>,
-    /// Authorization.
-    pub authorization: Option<String>,
-    /// Sec-WebSocket-Protocol.
-    pub protocols: Vec<String>,
 }
 
 /// What a proxy says of the client that it speaks for; nobody else is believed.
@@ -205,6 +193,7 @@ fn upgrade(request: &httparse::Request<'_, '_>) -> Result<Accept, Refusal> {
         origin: text(request, "origin"),
         authorization: text(request, "authorization"),
         protocols: list(request, "sec-websocket-protocol"),
+        certificate: None,
     };
     let forwarded =
         Forwarded { chain: list(request, "x-forwarded-for"), real_ip: text(request, "x-real-ip") };

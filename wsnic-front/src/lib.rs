@@ -1,6 +1,8 @@
 //! wsnic-front, the front-end: talks to strangers, moves all frames, holds no privilege.
 
+pub mod addresses;
 mod admin;
+pub mod auth;
 mod codel;
 pub mod dhcp;
 mod dhcp_port;

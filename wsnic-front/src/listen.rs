@@ -225,7 +225,7 @@ pub async fn accept(context: Rc<Context>, listener: Listener, handshakes: Rc<Cel
         };
         match accepted {
             Ok((socket, peer, speaks)) => {
-                if !context.admits(peer.map(|peer| peer.ip())) {
+                if !context.admits(peer) {
                     continue;
                 }
                 if handshakes.get() >= MAX_HANDSHAKES {

@@ -1,5 +1,9 @@
 //! One client from accept to the end: HTTP head, port, 101, frames, close.
 
+use crate::addresses::{Addresses, Entered};
+use crate::auth::{
+    Auth, AuthError, Identity, Judgement, NameEntered, Names, Passwords, Shown, Source, Sources,
+};
 use crate::dhcp_port::{Dhcp, DhcpPort};
 use crate::fd_closer::FdCloser;
 use crate::helper::Helper;
@@ -21,10 +25,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::os::fd::IntoRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
-use wsnic_os::material::Material;
+use wsnic_os::material::{self, Material};
 use wsnic_os::watch::watch;
 use wsnic_proto::IpBlock;
 use wsnic_proto::frame::FramePolicy;
@@ -45,6 +49,8 @@ const VPN_WS_HOLD_BACK: Duration = Duration::from_millis(250);
 pub struct Door {
     /// How TLS is spoken, if it is.
     pub tls: Option<Arc<ServerConfig>>,
+    /// Who may come in.
+    pub auth: Auth,
 }
 
 impl Door {
@@ -53,7 +59,23 @@ impl Door {
     /// # Errors
     /// Names the file, what is wrong in it, and what to do.
     pub fn new(material: &Material, settings: &Settings) -> Result<Door, DoorError> {
-        Ok(Door { tls: tls::config(material, settings.server.wss_client_cert)? })
+        let source = |source: &Option<material::Source>| {
+            source.as_ref().map(|source| Source {
+                path: source.path.clone(),
+                text: source.text.clone().into_bytes(),
+            })
+        };
+        let sources = Sources {
+            tokens: source(&material.tokens),
+            jwt: source(&material.jwt_key),
+            basic: source(&material.basic_auth),
+        };
+        let client_cert = settings.server.wss_client_cert;
+        let asked = material.client_ca.as_ref().map(|_| client_cert);
+        Ok(Door {
+            tls: tls::config(material, client_cert)?,
+            auth: Auth::new(&sources, &settings.door, asked)?,
+        })
     }
 }
 
@@ -63,6 +85,9 @@ pub enum DoorError {
     /// A certificate or a key.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// A list of who may come in.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
 }
 
 /// What all sessions share.
@@ -81,6 +106,12 @@ pub struct Context {
     pub rate_burst: Duration,
     /// How those who come in are judged; another after a reload.
     pub door: RefCell<Rc<Door>>,
+    /// What is known of clients' addresses.
+    pub addresses: Rc<Addresses>,
+    /// How many clients each proof has.
+    pub names: Rc<Names>,
+    /// Where passwords are checked.
+    pub passwords: Passwords,
     /// Proxies that are believed for whom they speak.
     pub trusted: Vec<IpBlock>,
     /// Whether those begin with the PROXY protocol.
@@ -102,9 +133,26 @@ pub struct Context {
 }
 
 impl Context {
-    /// Whether a connection from there is looked at at all.
-    pub fn admits(&self, _ip: Option<IpAddr>) -> bool {
-        true
+    /// Whether a connection from there is looked at at all. Of a believed proxy's clients it is known
+    /// later.
+    pub fn admits(&self, peer: Option<SocketAddr>) -> bool {
+        match peer {
+            Some(peer) if !self.trusts(Some(peer)) => self.arrives(peer.ip(), &peer),
+            _ => true,
+        }
+    }
+
+    /// Whether somebody who comes from `ip` may try; said in the log now and then if not.
+    fn arrives(&self, ip: IpAddr, client: &dyn fmt::Display) -> bool {
+        match self.addresses.arrives(ip, Instant::now()) {
+            Ok(()) => true,
+            Err(turned) => {
+                if self.log.allows() {
+                    tracing::info!(%client, reason = %turned, "turned away");
+                }
+                false
+            }
+        }
     }
 
     /// Whether this is a proxy that is believed for whom it speaks; unix sockets are for nobody else.
@@ -164,6 +212,9 @@ pub async fn serve(
 struct Welcome {
     stream: Stream,
     client: Client,
+    identity: Identity,
+    /// Count it until it leaves.
+    counted: (Option<Entered>, NameEntered),
     accept: Accept,
     /// What came behind the head.
     early: Vec<u8>,
@@ -198,7 +249,19 @@ async fn handshake(
                 client.behind = proxy::client(&accept.forwarded, &context.trusted);
             }
             bytes.drain(..head);
-            return Some(Welcome { stream, client, accept, early: bytes });
+            match enter(context, &stream, client, &accept).await {
+                Ok((identity, counted)) => {
+                    return Some(Welcome {
+                        stream,
+                        client,
+                        identity,
+                        counted,
+                        accept,
+                        early: bytes,
+                    });
+                }
+                Err(refusal) => refusal,
+            }
         }
         Ok(Some(Verdict::Refuse(refusal))) => refusal,
         Ok(Some(Verdict::Incomplete) | None) => return None,
@@ -206,6 +269,48 @@ async fn handshake(
     };
     refuse(context, stream, client, refusal).await;
     None
+}
+
+/// Judges who somebody is, and whether there is room for one more of his kind.
+async fn enter(
+    context: &Context,
+    stream: &Stream,
+    client: Client,
+    accept: &Accept,
+) -> Result<(Identity, (Option<Entered>, NameEntered)), Refusal> {
+    if let Some(ip) = client.behind
+        && !context.arrives(ip, &client)
+    {
+        return Err(Refusal::Forbidden);
+    }
+    let door = Rc::clone(&context.door.borrow());
+    let shown = Shown { certificate: stream.certificate(), ..accept.shown.clone() };
+    let judged = match door.auth.judge(&shown, SystemTime::now()) {
+        Judgement::Welcome(identity) => Ok(identity),
+        Judgement::Refused(why) => Err(why),
+        Judgement::AskPassword(question) => context.passwords.ask(question).await,
+    };
+    let identity = judged.map_err(|why| {
+        if context.log.allows() {
+            tracing::info!(%client, %why, "not let in");
+        }
+        if let Some(ip) = client.ip().filter(|_| why.is_wrong_proof())
+            && context.addresses.failed(ip, Instant::now())
+        {
+            tracing::warn!(%client, "banned: too many wrong proofs (ban_after, ban_time)");
+        }
+        Refusal::Forbidden
+    })?;
+    let full = |limit: &dyn fmt::Display| {
+        if context.log.allows() {
+            tracing::info!(%client, reason = %limit, "not let in");
+        }
+        Refusal::TooMany
+    };
+    let of_address = client.ip().map(|ip| context.addresses.enters(ip)).transpose();
+    let of_address = of_address.map_err(|limit| full(&limit))?;
+    let of_name = context.names.enters(&identity).map_err(|limit| full(&limit))?;
+    Ok((identity, (of_address, of_name)))
 }
 
 /// What comes before HTTP: for whom a proxy speaks, and TLS.
@@ -280,7 +385,7 @@ async fn linger(stream: &Stream, limit: usize) -> io::Result<()> {
 }
 
 async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
-    let Welcome { stream, client, accept, early } = welcome;
+    let Welcome { stream, client, identity, counted: of_kind, accept, early } = welcome;
     let port = match context.helper.open().await {
         Ok(port) => port,
         Err(error) => {
@@ -304,13 +409,20 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
     let started = Instant::now();
     context.open.set(context.open.get() + 1);
     if context.log.allows() {
-        tracing::info!(%client, port = name, sessions = context.open.get(), "client connected");
+        let (identity, sessions) = (identity.label(), context.open.get());
+        tracing::info!(%client, identity, port = name, sessions, "client connected");
     }
     let dhcp = context.dhcp.as_ref().map(|dhcp| DhcpPort::open(dhcp, &context.log));
     let greeting = stream.write_all(accept.response().as_bytes()).await;
     let limit = |rate| Limiter::new(rate, context.rate_burst, started);
-    let limits = (limit(context.rate_up), limit(context.rate_down));
-    let ends = context.session_time.map(|time| tokio::time::Instant::from_std(started) + time);
+    let limits = (
+        limit(identity.rate_up.over(context.rate_up)),
+        limit(identity.rate_down.over(context.rate_down)),
+    );
+    let own = identity.expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
+    let time = identity.session_time.or(context.session_time).filter(|time| !time.is_zero());
+    let time = time.into_iter().chain(own).min();
+    let ends = time.and_then(|time| tokio::time::Instant::from_std(started).checked_add(time));
     let lifetime = Lifetime { ends, idle: context.idle_time };
     let shuttle = Shuttle::new(stream, tap, offloads, context.policy, dhcp, limits, lifetime);
     let hold_back = if accept.is_vpn_ws { VPN_WS_HOLD_BACK } else { Duration::ZERO };
@@ -347,6 +459,7 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
         context.closer.close(fd);
     };
     tokio::join!(say_goodbye(stream, waiting, end), giving_back);
+    drop(of_kind);
 }
 
 /// Says that a client sends text, which is no frame.

@@ -1,7 +1,9 @@
 //! From the command line to a front-end that serves: everything is opened here, then the process
 //! locks itself in, and only then the first byte of a client is read.
 
+use crate::addresses::Addresses;
 use crate::admin;
+use crate::auth::Passwords;
 use crate::dhcp_port::{Dhcp, LeaseFileError, OpenedDhcp};
 use crate::fd_closer::FdCloser;
 use crate::helper::{Helper, Welcome};
@@ -120,12 +122,13 @@ fn run() -> Result<(), StartError> {
     let closed = Closed::enter(&settings, fd_limit(settings.server.max_clients))?;
     parent::heed(&matches).map_err(system("watch the parent"))?;
     let closer = FdCloser::start().map_err(system("start a thread"))?;
+    let passwords = Passwords::start().map_err(system("start a thread"))?;
     let sandboxed = closed.seal()?;
     if let Some(probe) = probe::wanted(&matches) {
         probe.make();
         return Ok(());
     }
-    runtime.block_on(serve(&settings, ready, closer, sandboxed))
+    runtime.block_on(serve(&settings, ready, (closer, passwords), sandboxed))
 }
 
 fn command() -> Command {
@@ -308,7 +311,7 @@ fn connect(path: &Path) -> Result<OwnedFd, StartError> {
 async fn serve(
     settings: &Settings,
     ready: Ready,
-    closer: FdCloser,
+    (closer, passwords): (FdCloser, Passwords),
     sandboxed: Sandboxed,
 ) -> Result<(), StartError> {
     let Ready {
@@ -336,6 +339,9 @@ async fn serve(
         rate_down: settings.network.rate_down,
         rate_burst: Duration::from_millis(settings.network.rate_burst_ms.into()),
         door: RefCell::new(Rc::new(door)),
+        addresses: Rc::new(Addresses::new(&settings.door)),
+        names: Rc::default(),
+        passwords,
         trusted: settings.door.trusted_proxies.clone(),
         proxy_protocol: settings.door.proxy_protocol,
         session_time: seconds(settings.door.session_time),

@@ -16,6 +16,8 @@ pub mod offload;
 pub mod options;
 pub mod settings;
 pub mod slots;
+pub mod time;
+pub mod token_file;
 
 pub use address::{Cidr, CidrError, IpBlock, IpBlockError, MacAddr, Plan, PlanError};
 pub use conf::{ConfError, ConfFile, Warning};

@@ -1,8 +1,8 @@
 //! wsnic, the command that people type.
 //!
 //! `wsnic run` starts and supervises helper and front-end where there is no systemd; `wsnic check`
-//! says whether they would start here. Without a word it runs, as command lines of earlier versions
-//! expect.
+//! says whether they would start here; `wsnic token` makes tokens for those who may come in. Without
+//! a word it runs, as command lines of earlier versions expect.
 #![forbid(unsafe_code)]
 
 mod cert;
@@ -11,6 +11,7 @@ mod child;
 mod host_firewall;
 mod reload;
 mod run;
+mod token;
 mod words;
 
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
 //! The first word of the command line: which subcommand is meant.
 
-use crate::{cert, check, reload, run};
+use crate::{cert, check, reload, run, token};
 use clap::Command;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -14,13 +14,14 @@ Commands:
   wsnic reload   hand new certificates and lists of clients to a wsnic that runs
   wsnic cert     make a self-signed certificate for wss://, and say how to trust it
   wsnic check    say whether this machine and configuration are fit, and what to do if not
-  wsnic template print a commented wsnic.conf with all options at their defaults";
+  wsnic template print a commented wsnic.conf with all options at their defaults
+  wsnic token    make a token for somebody who may come in, see `wsnic token --help`";
 
 /// Runs what `arguments` (the program's name first) ask for.
 pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     let word = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     let word = match word {
-        "run" | "check" | "template" | "reload" | "cert" => {
+        "run" | "check" | "template" | "reload" | "cert" | "token" => {
             arguments.remove(1).into_string().unwrap_or_default()
         }
         // The oldest habit: no word at all.
@@ -29,6 +30,9 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     if word == "template" {
         log::say(wsnic_proto::options::template().trim_end());
         return ExitCode::SUCCESS;
+    }
+    if word == "token" {
+        return token::token(&arguments);
     }
     if word == "cert" {
         let command = Command::new("wsnic cert")

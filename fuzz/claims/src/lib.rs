@@ -19,6 +19,7 @@ mod offload_join;
 mod packets;
 mod ports;
 mod tape;
+mod token;
 mod websocket;
 
 pub use codec::codec;
@@ -29,13 +30,14 @@ pub use frame::frame;
 pub use http_head::http_head;
 pub use offload_cut::offload_cut;
 pub use offload_join::offload_join;
+pub use token::token;
 pub use websocket::websocket;
 
 /// A claim.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its fuzzer and its corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("codec", codec),
     ("conf", conf),
     ("dhcp", dhcp),
@@ -44,5 +46,6 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("http_head", http_head),
     ("offload_cut", offload_cut),
     ("offload_join", offload_join),
+    ("token", token),
     ("websocket", websocket),
 ];

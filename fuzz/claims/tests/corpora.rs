@@ -49,6 +49,11 @@ fn frames_are_joined_exactly_as_the_model_joins_them() {
 }
 
 #[test]
+fn exactly_who_shows_a_secret_of_the_token_file_comes_in() {
+    try_all("token", 3_000);
+}
+
+#[test]
 fn websocket_bytes_mean_the_same_however_they_are_cut() {
     try_all("websocket", 3_000);
 }
