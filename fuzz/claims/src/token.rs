@@ -62,20 +62,32 @@ fn file(content: &[u8]) {
 
 /// What errors say of themselves.
 fn vocabulary() -> String {
-    let faults = [
+    let mut faults = vec![
         Fault::NotUtf8,
         Fault::Name,
         Fault::Hash,
         Fault::Word(0),
-        Fault::Twice("expires"),
-        Fault::Number("max_clients", 0),
         Fault::Network,
         Fault::Expires,
         Fault::SameName(0),
         Fault::SameSecret(0),
     ];
-    faults.map(|fault| format!("{fault} {fault:?}")).concat()
+    for key in KEYS {
+        faults.extend([Fault::Twice(key), Fault::Number(key, 0), Fault::Number(key, 1)]);
+    }
+    faults.iter().map(|fault| format!("{fault} {fault:?} ")).collect()
 }
+
+const KEYS: [&str; 8] = [
+    "network",
+    "expires",
+    "max_clients",
+    "rate_up_bytes",
+    "rate_up_frames",
+    "rate_down_bytes",
+    "rate_down_frames",
+    "session_time",
+];
 
 /// Whose secrets are `alice` and `b/c.d`; that of `carol`, who is late, is `late`. By sha256sum(1).
 const TOKENS: &str = "\

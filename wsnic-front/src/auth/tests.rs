@@ -164,6 +164,7 @@ fn either_of_two_kinds_of_token_is_good() {
     let signed = judge(&auth, &target(&format!("/?token={message}.{tag}"))).unwrap();
     assert_eq!((signed.name.as_deref(), signed.method), (Some("s"), Method::Signed));
     assert!(judge(&auth, &target("/?token=A")).is_ok());
+    assert_eq!(judge(&auth, &target("/?token=OLD")), Err(Why::Expired), "known to one of them");
     let wrong = judge(&auth, &target(&format!("/?token={message}.AAAA"))).unwrap_err();
     assert_eq!(wrong, Why::Signature);
     assert!(wrong.is_wrong_proof() && !Why::NoProof.is_wrong_proof());

@@ -86,6 +86,10 @@ mod tests {
         assert_eq!(alice.session_time, Some(Duration::from_secs(60)));
         assert_eq!(tokens.judge(&secrets(&["a", &"A".repeat(600)]), now), Err(Why::Unknown));
         assert_eq!(tokens.judge(&[], now), Err(Why::NoProof));
+        let long = "A".repeat(MAX_TOKEN + 1);
+        let text = format!("alice sha256:{}", hash(&long)).into_bytes();
+        let tokens = Tokens::new(&Source { path: "f".into(), text }).unwrap();
+        assert_eq!(tokens.judge(&secrets(&[&(long + "A")]), now), Err(Why::Unknown));
     }
 
     #[test]
