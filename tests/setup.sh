@@ -20,6 +20,8 @@ NEEDED="
 	openssl:openssl
 	nginx:nginx-light
 	apache2:apache2
+	htpasswd:apache2-utils
+	python3:python3
 	haproxy:haproxy
 	flock:util-linux
 	systemctl:systemd
