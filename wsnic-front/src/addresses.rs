@@ -94,6 +94,11 @@ impl Addresses {
         self.0.borrow_mut().failed(key, now)
     }
 
+    /// An operator bans an address. False for a loopback address, and when there is no room.
+    pub fn ban(&self, ip: IpAddr, time: Duration, now: Instant) -> bool {
+        key(ip).is_some_and(|key| self.0.borrow_mut().ban(key, time, now))
+    }
+
     /// Somebody comes in.
     ///
     /// # Errors
@@ -278,6 +283,16 @@ impl State {
         }
         self.touch(slot);
         begins
+    }
+
+    fn ban(&mut self, key: IpAddr, time: Duration, now: Instant) -> bool {
+        let Some(slot) = self.slots.get(&key).copied().or_else(|| self.make(key)) else {
+            return false;
+        };
+        let entry = &mut self.entries[slot];
+        entry.banned = entry.banned.max(now.checked_add(time));
+        self.touch(slot);
+        true
     }
 
     fn enters(&mut self, key: IpAddr) -> Result<usize, TooMany> {

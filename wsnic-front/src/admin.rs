@@ -5,11 +5,19 @@
 //! | request | body | answer |
 //! |---|---|---|
 //! | PUT /material | certificates, keys and lists ([`Material`]) | 204; 422 and why not |
+//! | GET /status | | what is open, what was refused, who is banned |
+//! | GET /sessions | | a list of all that are open |
+//! | DELETE /sessions/ID | | 204: it ends; 404 |
+//! | DELETE /sessions/ID?ban=SECONDS | | the same, and its address is banned |
+//! | DELETE /bans/ADDRESS | | 204: it may come again; 404 |
 
 use crate::session::{Context, Door};
+use serde::Serialize;
+use std::collections::BTreeMap;
 use std::io;
+use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::time::timeout;
@@ -84,7 +92,75 @@ fn answer(context: &Context, bytes: &[u8], settings: &Settings) -> Option<(&'sta
     let body = bytes[head..].get(..length);
     match (request.method, request.path) {
         (Some("PUT"), Some("/material")) => body.map(|body| replace(context, body, settings)),
-        _ => Some(("404 Not Found", "orders: PUT /material".to_owned())),
+        (Some("GET"), Some("/status")) => Some(json(&status(context, settings))),
+        (Some("GET"), Some("/sessions")) => Some(json(&context.sessions.rows())),
+        (Some("DELETE"), Some(path)) => Some(delete(context, path)),
+        _ => Some(("404 Not Found", "there is no such order in this version".to_owned())),
+    }
+}
+
+fn json(value: &impl Serialize) -> (&'static str, String) {
+    match serde_json::to_string(value) {
+        Ok(text) => ("200 OK", text),
+        Err(error) => ("500 Internal Server Error", error.to_string()),
+    }
+}
+
+#[derive(Serialize)]
+struct Status {
+    version: &'static str,
+    seconds: u64,
+    sessions: usize,
+    sessions_in_all: u64,
+    max_clients: u32,
+    refused: BTreeMap<&'static str, u64>,
+    bans: Vec<Ban>,
+}
+
+#[derive(Serialize)]
+struct Ban {
+    address: IpAddr,
+    seconds: u64,
+}
+
+fn status(context: &Context, settings: &Settings) -> Status {
+    let bans = context.addresses.bans(Instant::now()).into_iter();
+    let bans = bans.map(|(address, left)| Ban { address, seconds: left.as_secs() });
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        seconds: context.started.elapsed().as_secs(),
+        sessions: context.sessions.len(),
+        sessions_in_all: context.sessions.in_all(),
+        max_clients: settings.server.max_clients,
+        refused: context.sessions.refusals(),
+        bans: bans.collect(),
+    }
+}
+
+fn delete(context: &Context, path: &str) -> (&'static str, String) {
+    const DONE: &str = "204 No Content";
+    let missing = |what: &str| ("404 Not Found", format!("there is no such {what}"));
+    if let Some(address) = path.strip_prefix("/bans/") {
+        let pardoned = address.parse().is_ok_and(|ip| context.addresses.pardon(ip, Instant::now()));
+        return if pardoned { (DONE, String::new()) } else { missing("ban") };
+    }
+    let Some(rest) = path.strip_prefix("/sessions/") else { return missing("order") };
+    let (id, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let seconds = query.strip_prefix("ban=").map(str::parse::<u32>);
+    let Some(address) = id.parse().ok().and_then(|id| context.sessions.kick(id)) else {
+        return missing("session");
+    };
+    match (seconds, address) {
+        (None, _) => (DONE, String::new()),
+        (Some(Ok(seconds)), Some(ip)) => {
+            let time = Duration::from_secs(seconds.into());
+            match context.addresses.ban(ip, time, Instant::now()) {
+                true => (DONE, String::new()),
+                false => ("409 Conflict", format!("{ip} is this machine's own: ended, not banned")),
+            }
+        }
+        (Some(Ok(_)), None) => ("409 Conflict", "it has no address: ended, not banned".to_owned()),
+        (Some(Err(_)), _) => ("400 Bad Request", "ban=SECONDS is no number".to_owned()),
     }
 }
 

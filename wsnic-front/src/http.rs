@@ -102,6 +102,20 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// One word for counters.
+    pub fn kind(self) -> &'static str {
+        match self {
+            Refusal::NotWebSocket { .. } => "not_websocket",
+            Refusal::BadRequest(_) | Refusal::Method | Refusal::Version | Refusal::HeadTooLarge => {
+                "bad_request"
+            }
+            Refusal::Timeout => "timeout",
+            Refusal::Forbidden => "forbidden",
+            Refusal::TooMany => "too_many",
+            Refusal::Unavailable => "unavailable",
+        }
+    }
+
     /// The whole answer; the connection is closed behind it.
     pub fn response(self) -> String {
         let (status, headers) = match self {

@@ -16,6 +16,7 @@ mod proxy;
 mod rate;
 mod sandbox;
 mod session;
+mod sessions;
 mod shuttle;
 pub mod startup;
 mod stream;

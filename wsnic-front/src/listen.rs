@@ -229,6 +229,7 @@ pub async fn accept(context: Rc<Context>, listener: Listener, handshakes: Rc<Cel
                     continue;
                 }
                 if handshakes.get() >= MAX_HANDSHAKES {
+                    context.sessions.refused("busy");
                     if context.log.allows() {
                         tracing::warn!(client = ?peer, "too many connections that say nothing, closed one");
                     }

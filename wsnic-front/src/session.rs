@@ -1,6 +1,6 @@
 //! One client from accept to the end: HTTP head, port, 101, frames, close.
 
-use crate::addresses::{Addresses, Entered};
+use crate::addresses::{Addresses, Entered, Turned};
 use crate::auth::{
     Auth, AuthError, Identity, Judgement, NameEntered, Names, Passwords, Shown, Source, Sources,
 };
@@ -12,12 +12,13 @@ use crate::listen::{Counted, Speaks};
 use crate::log_limit::LogLimit;
 use crate::rate::Limiter;
 use crate::sandbox::Sandboxed;
+use crate::sessions::Sessions;
 use crate::shuttle::{End, Lifetime, Shuttle, TAP_INTEREST};
 use crate::stream::{Socket, Stream};
 use crate::tls::{self, Tls, TlsError};
 use crate::{proxy, ws};
 use rustls::ServerConfig;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
@@ -126,8 +127,10 @@ pub struct Context {
     pub shutdown: watch::Receiver<bool>,
     /// Holds back lines that clients could fill the disk with.
     pub log: Rc<LogLimit>,
-    /// Sessions that are open.
-    pub open: Cell<usize>,
+    /// When this process began to serve.
+    pub started: Instant,
+    /// Sessions that are open, and who was not let in.
+    pub sessions: Rc<Sessions>,
     /// Without this proof no byte of a client is read.
     pub sandboxed: Sandboxed,
 }
@@ -147,6 +150,10 @@ impl Context {
         match self.addresses.arrives(ip, Instant::now()) {
             Ok(()) => true,
             Err(turned) => {
+                self.sessions.refused(match turned {
+                    Turned::Banned => "banned",
+                    Turned::TooFast => "handshake_rate",
+                });
                 if self.log.allows() {
                     tracing::info!(%client, reason = %turned, "turned away");
                 }
@@ -233,6 +240,7 @@ async fn handshake(
     let stream = match timeout_at(deadline, opened).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
+            context.sessions.refused("handshake");
             if context.log.allows() {
                 tracing::info!(%client, %error, "refused");
             }
@@ -358,6 +366,7 @@ async fn read_head(_: Sandboxed, stream: &Stream, bytes: &mut Vec<u8>) -> Option
 
 /// Answers and closes so that the answer arrives: a reset would take it from the client's hands.
 async fn refuse(context: &Context, stream: Stream, client: Client, refusal: Refusal) {
+    context.sessions.refused(refusal.kind());
     if context.log.allows() {
         tracing::info!(%client, reason = %refusal, "refused");
     }
@@ -407,9 +416,8 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
         }
     };
     let started = Instant::now();
-    context.open.set(context.open.get() + 1);
     if context.log.allows() {
-        let (identity, sessions) = (identity.label(), context.open.get());
+        let (identity, sessions) = (identity.label(), context.sessions.len() + 1);
         tracing::info!(%client, identity, port = name, sessions, "client connected");
     }
     let dhcp = context.dhcp.as_ref().map(|dhcp| DhcpPort::open(dhcp, &context.log));
@@ -425,6 +433,8 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
     let ends = time.and_then(|time| tokio::time::Instant::from_std(started).checked_add(time));
     let lifetime = Lifetime { ends, idle: context.idle_time };
     let shuttle = Shuttle::new(stream, tap, offloads, context.policy, dhcp, limits, lifetime);
+    let counters = Rc::clone(&shuttle.counters);
+    let listed = context.sessions.list(client, identity.label(), name.clone(), counters);
     let hold_back = if accept.is_vpn_ws { VPN_WS_HOLD_BACK } else { Duration::ZERO };
     let mut shutdown = context.shutdown.clone();
     let end = match greeting {
@@ -432,11 +442,12 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
         Ok(()) => tokio::select! {
             end = shuttle.run(early, ws::Decoder::new(accept.is_vpn_ws), hold_back) => end,
             () = lost.notified() => End::PortLost,
+            () = listed.session.kicked() => End::Kicked,
             never = warn_of_text(context, &shuttle, client) => match never {},
             _ = shutdown.wait_for(|stop| *stop) => End::Shutdown,
         },
     };
-    context.open.set(context.open.get() - 1);
+    drop(listed);
     if context.log.allows() {
         let counters = &shuttle.counters;
         tracing::info!(

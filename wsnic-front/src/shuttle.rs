@@ -29,14 +29,15 @@ use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
+use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use wsnic_proto::Frame;
 use wsnic_proto::frame::FramePolicy;
 use wsnic_proto::offload::{self, Offered, Run, Segments};
+use wsnic_proto::{Frame, MacAddr};
 
 /// Bytes of the thread's buffer for what clients send: a whole message and the start of others.
 const READ_BUFFER: usize = 256 * 1024;
@@ -95,6 +96,9 @@ pub enum End {
     /// The TAP is gone.
     #[error("the port was deleted")]
     PortLost,
+    /// An operator has ended it.
+    #[error("an operator ended the session")]
+    Kicked,
     /// The server is shutting down.
     #[error("the server is shutting down")]
     Shutdown,
@@ -108,7 +112,7 @@ impl End {
             End::Lost => None,
             End::Violation(violation) => Some(violation.close_code()),
             End::Silent | End::Shutdown => Some(ws::code::GOING_AWAY),
-            End::Expired | End::Idle => Some(ws::code::POLICY),
+            End::Expired | End::Idle | End::Kicked => Some(ws::code::POLICY),
             End::PortLost => Some(ws::code::INTERNAL),
         }
     }
@@ -129,6 +133,8 @@ pub struct Counters {
     pub late: Cell<u64>,
     /// Messages of the client that were not fit for the bridge.
     pub dropped: Cell<u64>,
+    /// The guest's address, by its last frame that was looked at.
+    pub mac: Cell<Option<MacAddr>>,
     /// Text messages, ignored.
     pub texts: Cell<u64>,
 }
@@ -170,7 +176,7 @@ pub struct Shuttle {
     last_frame: Cell<Instant>,
     lifetime: Lifetime,
     /// What has gone through.
-    pub counters: Counters,
+    pub counters: Rc<Counters>,
 }
 
 impl Shuttle {
@@ -198,7 +204,7 @@ impl Shuttle {
             last_heard: Cell::new(Instant::now()),
             last_frame: Cell::new(Instant::now()),
             lifetime,
-            counters: Counters::default(),
+            counters: Rc::default(),
         }
     }
 
@@ -371,6 +377,7 @@ impl Shuttle {
             add(&self.counters.dropped, 1);
             return false;
         };
+        self.counters.mac.set(Some(frame.source()));
         let Some(dhcp) = &self.dhcp else { return true };
         if frame.is_to_dhcp_server() {
             if let Some(answer) = dhcp.answer(message) {

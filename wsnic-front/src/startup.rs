@@ -349,7 +349,8 @@ async fn serve(
         dhcp: dhcp.map(|dhcp| Rc::new(RefCell::new(dhcp))),
         shutdown,
         log,
-        open: Cell::new(0),
+        started: std::time::Instant::now(),
+        sessions: Rc::default(),
         sandboxed,
     });
     let tasks = LocalSet::new();

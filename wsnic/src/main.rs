@@ -5,10 +5,12 @@
 //! a word it runs, as command lines of earlier versions expect.
 #![forbid(unsafe_code)]
 
+mod admin;
 mod cert;
 mod check;
 mod child;
 mod host_firewall;
+mod operator;
 mod reload;
 mod run;
 mod token;

@@ -1,6 +1,6 @@
 //! The first word of the command line: which subcommand is meant.
 
-use crate::{cert, check, reload, run, token};
+use crate::{cert, check, operator, reload, run, token};
 use clap::Command;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -11,6 +11,9 @@ use wsnic_proto::cli::Verbosity;
 const SUBCOMMANDS: &str = "\
 Commands:
   wsnic run      start wsnic in the foreground (also without a word)
+  wsnic status   sessions, refusals and bans of a wsnic that runs
+  wsnic sessions who is in: client, identity, port, MAC, age, bytes
+  wsnic kick     end a session, with --ban keep its address out; wsnic pardon lets it in again
   wsnic reload   hand new certificates and lists of clients to a wsnic that runs
   wsnic cert     make a self-signed certificate for wss://, and say how to trust it
   wsnic check    say whether this machine and configuration are fit, and what to do if not
@@ -22,6 +25,9 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     let word = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     let word = match word {
         "run" | "check" | "template" | "reload" | "cert" | "token" => {
+            arguments.remove(1).into_string().unwrap_or_default()
+        }
+        word if operator::WORDS.contains(&word) => {
             arguments.remove(1).into_string().unwrap_or_default()
         }
         // The oldest habit: no word at all.
@@ -51,7 +57,11 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         .version(env!("CARGO_PKG_VERSION"))
         .about("Connects emulated machines in browsers to a network: one WebSocket message is one Ethernet frame")
         .after_help(SUBCOMMANDS);
-    let command = if word == "check" { command.arg(check::argument()) } else { command };
+    let command = match word.as_str() {
+        "check" => command.arg(check::argument()),
+        word if operator::WORDS.contains(&word) => operator::with_arguments(command, word),
+        _ => command,
+    };
     let load = || config::load(command.clone(), arguments.clone());
     let loaded = match load() {
         Ok(loaded) => loaded,
@@ -67,6 +77,9 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     log::init("wsnic", loaded.verbosity);
     if word == "reload" {
         return reload::reload(&loaded.settings);
+    }
+    if operator::WORDS.contains(&word.as_str()) {
+        return operator::operate(&word, &loaded.matches, &loaded.settings.admin_socket);
     }
     announce(&loaded);
     match run::run(&loaded, &load) {
