@@ -55,7 +55,10 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let paths = entries.map(|entry| entry.expect("a directory entry").path());
     paths
-        .filter(|path| path.file_stem().is_none_or(|stem| stem != "tests"))
+        .filter(|path| {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            stem != "tests" && !stem.ends_with("_tests")
+        })
         .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
         .collect()
 }
