@@ -109,6 +109,14 @@ impl Leaves {
         self.made.borrow().len() < before
     }
 
+    /// Forgets those of which a part is not among `links`: true if there are any.
+    pub fn retain(&self, links: &[Link]) -> bool {
+        let is_there = |part: &u32| links.iter().any(|link| link.index == *part);
+        let before = self.made.borrow().len();
+        self.made.borrow_mut().retain(|_, parts| parts.iter().all(is_there));
+        self.made.borrow().len() < before
+    }
+
     async fn delete(&self, leaf: u32) -> io::Result<()> {
         let [bridge, upper, _] = names(leaf);
         self.links.delete(&bridge).await?;

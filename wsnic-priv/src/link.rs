@@ -174,6 +174,8 @@ pub enum Event {
     Changed(Link),
     /// It has vanished.
     Gone(Link),
+    /// So much has happened that the kernel could not tell all of it.
+    Lost,
 }
 
 /// What happens to interfaces.
@@ -191,6 +193,7 @@ pub fn events() -> io::Result<impl Stream<Item = Event> + Unpin> {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
             whole(link).map(Event::Gone)
         }
+        NetlinkPayload::Overrun(_) => Some(Event::Lost),
         _ => None,
     };
     Ok(messages.filter_map(move |(message, _)| std::future::ready(event(message))))

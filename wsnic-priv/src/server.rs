@@ -200,6 +200,7 @@ pub async fn serve(
                         }
                         Event::Gone(link) => helper.vanished(&link),
                         Event::Changed(link) => helper.changed(&link),
+                        Event::Lost => helper.look_again(network).await,
                     },
                     _ = hangup.recv() => if config::reload(&mut settings, &load) {
                         network.reload(&settings).await;
@@ -208,6 +209,11 @@ pub async fn serve(
                     _ = again.tick(), if network.bridge() == 0 => helper.repair(network).await,
                     _ = refresh.tick() => {
                         network.refresh().await;
+                        let found = helper.links.find(BRIDGE).await;
+                        let is_another = |found: Option<Link>| found.is_none_or(|link| link.index != network.bridge());
+                        if network.bridge() != 0 && found.is_ok_and(is_another) {
+                            helper.look_again(network).await;
+                        }
                         helper.leaves.remove_unused(|port| helper.state.borrow().slots.is_used(port)).await;
                     }
                     _ = terminate.recv() => break,
@@ -346,6 +352,25 @@ impl Helper {
         self.leaves.forget();
         self.bridge.set(network.bridge());
         self.reattach(|_| true).await;
+    }
+
+    /// Finds out what has happened where the kernel could not tell.
+    async fn look_again(&self, network: &mut Network) {
+        let links = match self.links.all().await {
+            Ok(links) => links,
+            Err(error) => return tracing::error!(%error, "cannot look at the interfaces"),
+        };
+        let is_there = |index: u32| links.iter().any(|link| link.index == index);
+        if !is_there(self.bridge.get()) {
+            tracing::error!("somebody deleted the bridge {BRIDGE}, making it again");
+            self.repair(network).await;
+        } else if self.leaves.retain(&links) {
+            self.reattach(|port| self.leaves.bridge_of(port, network.bridge()) == 0).await;
+        }
+        let gone = |link: &&Link| !is_there(link.index);
+        let gone: Vec<Link> = self.taps.borrow().values().filter(gone).cloned().collect();
+        gone.iter().for_each(|link| self.vanished(link));
+        links.iter().for_each(|link| self.changed(link));
     }
 
     /// Puts open ports back on their bridges. Those that are being opened now see that theirs is another.
