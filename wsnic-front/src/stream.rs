@@ -5,9 +5,11 @@
 //! write has returned ([`Stream::has_unsent`]); the next write takes it along.
 
 use crate::tls::Tls;
+use socket2::SockRef;
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
 use std::net::Shutdown;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 /// The socket of a client.
@@ -36,7 +38,7 @@ impl Socket {
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Socket::Tcp(socket) => socket.try_read(buffer),
+            Socket::Tcp(socket) => read_and_note(socket, buffer),
             Socket::Unix(socket) => socket.try_read(buffer),
         }
     }
@@ -68,8 +70,8 @@ impl Socket {
 
     fn shut_down_write(&self) -> io::Result<()> {
         match self {
-            Socket::Tcp(socket) => socket2::SockRef::from(socket).shutdown(Shutdown::Write),
-            Socket::Unix(socket) => socket2::SockRef::from(socket).shutdown(Shutdown::Write),
+            Socket::Tcp(socket) => SockRef::from(socket).shutdown(Shutdown::Write),
+            Socket::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Write),
         }
     }
 
@@ -86,6 +88,23 @@ impl Socket {
         }
         Ok(())
     }
+}
+
+/// Reads, and notes when the socket is empty: TCP that does not fill the buffer has nothing more, so it
+/// is not asked again, which would be a system call before each answer. What comes later is an event of
+/// its own, and the end of the stream stays noted as one.
+fn read_and_note(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut last = None;
+    let read = socket.try_io(Interest::READABLE, || {
+        let len = (&*SockRef::from(socket)).read(buffer)?;
+        if len > 0 && len < buffer.len() {
+            last = Some(len);
+            // What makes the runtime take the socket for empty.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(len)
+    });
+    last.map_or(read, Ok)
 }
 
 /// As blocking calls that would block: what TLS reads from and writes to.
