@@ -42,8 +42,10 @@ use wsnic_proto::offload::{self, Offered, Run, Segments};
 const READ_BUFFER: usize = 256 * 1024;
 /// Bytes that one write takes to a client, about: the last frame may go beyond.
 const BATCH: usize = 64 * 1024;
-/// Frames that one write takes to a client: short ones cost a system call each, not bytes.
-const BATCH_FRAMES: u64 = 128;
+/// Frames that one write takes to a client: short ones cost a system call each, not bytes. More than
+/// wait in a port (PORT_QUEUE_LEN of `wsnic-priv`), so that what is left behind them is a queue that
+/// stands, as [`Codel`] understands it.
+const BATCH_FRAMES: u64 = 512;
 /// How long one session may work before others get their turn. In time, because that is what it takes
 /// from them: a short frame costs as much as ten times its bytes in a long one.
 const TURN: Duration = Duration::from_micros(250);

@@ -279,3 +279,61 @@ pub enum Wait {
     /// Nothing: it has failed.
     Failed(io::Error),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::timeout;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// A client and the server's end of its connection.
+    async fn connected() -> (TcpStream, Stream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        (client, Stream::plain(Socket::Tcp(server)))
+    }
+
+    async fn read(stream: &Stream, buffer: &mut [u8]) -> usize {
+        timeout(SOON, stream.read(buffer)).await.expect("an event comes").unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_read_that_found_all_is_found_too() {
+        let (mut client, stream) = connected().await;
+        for round in 0..1000_u32 {
+            client.write_all(&round.to_be_bytes()).await.unwrap();
+            let mut buffer = [0; 64];
+            assert_eq!(read(&stream, &mut buffer).await, 4);
+            assert_eq!(buffer[..4], round.to_be_bytes());
+            let again = stream.try_read(&mut buffer).map_err(|error| error.kind());
+            assert_eq!(again, Err(io::ErrorKind::WouldBlock));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_buffer_has_no_room_for_is_still_there() {
+        let (mut client, stream) = connected().await;
+        client.write_all(&[7; 10]).await.unwrap();
+        let lens = [read(&stream, &mut [0; 4]).await, read(&stream, &mut [0; 4]).await];
+        assert_eq!(lens, [4, 4]);
+        assert_eq!(read(&stream, &mut [0; 4]).await, 2);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_came_with_the_last_bytes_is_seen() {
+        for early in [true, false] {
+            let (mut client, stream) = connected().await;
+            client.write_all(b"last").await.unwrap();
+            if early {
+                client.shutdown().await.unwrap();
+            }
+            assert_eq!(read(&stream, &mut [0; 64]).await, 4);
+            client.shutdown().await.unwrap();
+            assert_eq!(read(&stream, &mut [0; 64]).await, 0);
+        }
+    }
+}

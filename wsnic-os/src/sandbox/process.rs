@@ -68,3 +68,15 @@ pub fn work_in_slices(slice: Duration) -> io::Result<()> {
     Errno::result(set)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_set_and_set_again() {
+        for micros in [200, 1000] {
+            work_in_slices(Duration::from_micros(micros)).expect("no privilege is needed");
+        }
+    }
+}
