@@ -131,6 +131,13 @@ impl Stage {
 
     /// The busy guests are known, so that nobody is asked for them.
     fn prepared(self) -> Stage {
+        // Bridges leave IP to the firewall's IP hooks only where Docker or Kubernetes turned that on.
+        for family in ["ip", "ip6", "arp"] {
+            let path = format!("net/bridge/bridge-nf-call-{family}tables");
+            if Path::new("/proc/sys").join(&path).exists() {
+                self.lab.srv.set_sysctl(&path, "0");
+            }
+        }
         for number in 0..GUESTS {
             let mac = guest_mac(number).map(|byte| format!("{byte:02x}")).join(":");
             let address = guest_address(number);

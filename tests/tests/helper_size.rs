@@ -55,12 +55,13 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
     let paths = entries.map(|entry| entry.expect("a directory entry").path());
     paths
-        .filter(|path| {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            stem != "tests" && !stem.ends_with("_tests")
-        })
+        .filter(|path| !path.file_stem().is_some_and(|stem| is_of_tests(&stem.to_string_lossy())))
         .flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] })
         .collect()
+}
+
+fn is_of_tests(stem: &str) -> bool {
+    stem == "tests" || stem.ends_with("_tests")
 }
 
 fn lines_without_tests(file: &Path) -> usize {

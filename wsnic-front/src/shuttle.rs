@@ -43,10 +43,15 @@ use wsnic_proto::{Frame, MacAddr};
 const READ_BUFFER: usize = 256 * 1024;
 /// Bytes that one write takes to a client, about: the last frame may go beyond.
 const BATCH: usize = 64 * 1024;
-/// Bytes that one session may move before others get their turn.
-const TURN: usize = 1024 * 1024;
-/// What a frame costs besides its bytes, in bytes: a system call.
-const FRAME_COST: usize = 1024;
+/// Frames that one write takes to a client: short ones cost a system call each, not bytes. More than
+/// wait in a port (PORT_QUEUE_LEN of `wsnic-priv`), so that what is left behind them is a queue that
+/// stands, as [`Codel`] understands it.
+const BATCH_FRAMES: u64 = 512;
+/// How long one session may work before others get their turn. In time, because that is what it takes
+/// from them: a short frame costs as much as ten times its bytes in a long one.
+const TURN: Duration = Duration::from_micros(250);
+/// Bytes of room before what clients send: see [`Shuttle::write_in_place`].
+const ROOM: usize = offload::HEADER_LEN;
 /// Room behind [`BATCH`] for the longest frame and its header, or most of what one is cut into.
 const WRITE_BUFFER: usize = BATCH + 128 * 1024;
 /// Bytes of the longest thing that a TAP gives: header, Ethernet header with a tag, IP packet.
@@ -55,6 +60,8 @@ const LONGEST_READ: usize = offload::HEADER_LEN + 18 + 65_535;
 const SHORTEST_MESSAGE: usize = 2 + 4 + 14;
 /// Bytes that are read from a client in any case, however low a limit is.
 const LEAST_READ: usize = 256;
+/// The same, however long it takes to pass them on.
+const LEAST_IN_TURN: usize = 4 * 1024;
 /// Control messages and DHCP answers are dropped when this much waits for a client already.
 const MAX_WAITING: usize = WRITE_BUFFER + 16 * 1024;
 /// A client that is silent for this long is asked whether it is there.
@@ -66,7 +73,7 @@ const DEAD_AFTER: Duration = Duration::from_secs(100);
 pub const TAP_INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 
 thread_local! {
-    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BUFFER]);
+    static READ: RefCell<Vec<u8>> = RefCell::new(vec![0; ROOM + READ_BUFFER]);
     static WRITE: RefCell<Vec<u8>> = RefCell::new(vec![0; WRITE_BUFFER]);
     static SUPER: RefCell<Vec<u8>> = RefCell::new(vec![0; LONGEST_READ]);
     static RUN: RefCell<Run> = RefCell::new(Run::new());
@@ -151,10 +158,6 @@ pub struct Lifetime {
 /// From the guest, to the guest.
 pub type Limits = (Option<Limiter>, Option<Limiter>);
 
-fn cost(frames: u64) -> usize {
-    usize::try_from(frames).unwrap_or(usize::MAX).saturating_mul(FRAME_COST)
-}
-
 fn add(counter: &Cell<u64>, amount: usize) {
     counter.set(counter.get() + amount as u64);
 }
@@ -232,22 +235,26 @@ impl Shuttle {
         // What is not complete yet.
         let mut partial = early;
         if let Err(end) = READ.with_borrow_mut(|buffer| {
-            let len = refill(buffer, &mut partial);
-            self.take_messages(&mut buffer[..len], &mut decoder, &mut partial)
+            let end = refill(buffer, &mut partial);
+            self.take_messages(&mut buffer[..end], &mut decoder, &mut partial)
         }) {
             return end;
         }
+        let mut turn = Turn::default();
+        // Bytes to read at once.
+        let mut at_once = READ_BUFFER / 4;
         loop {
             if self.stream.readable().await.is_err() {
                 return End::Lost;
             }
             let before = self.counters.frames_in.get();
-            let mut turn = 0;
-            while turn < TURN {
+            loop {
                 let frames = self.counters.frames_in.get();
+                turn.begin();
                 let step = READ.with_borrow_mut(|buffer| {
                     let kept = refill(buffer, &mut partial);
-                    let end = kept.saturating_add(read_at_once(&self.limit_up)).min(buffer.len());
+                    let most = at_once.min(read_at_once(&self.limit_up));
+                    let end = kept.saturating_add(most).min(buffer.len());
                     match self.stream.try_read(&mut buffer[kept..end]) {
                         Ok(0) => Err(End::Lost),
                         Ok(len) => {
@@ -256,35 +263,38 @@ impl Shuttle {
                                 &mut decoder,
                                 &mut partial,
                             )?;
-                            Ok(len)
+                            Ok(Some((len, kept + len == end)))
                         }
                         Err(error) => {
-                            partial.extend_from_slice(&buffer[..kept]);
+                            partial.extend_from_slice(&buffer[ROOM..kept]);
                             match error.kind() {
-                                io::ErrorKind::WouldBlock => Ok(0),
+                                io::ErrorKind::WouldBlock => Ok(None),
                                 _ => Err(End::Lost),
                             }
                         }
                     }
                 });
-                match step {
-                    Ok(0) => break,
-                    Ok(len) => {
-                        let frames = self.counters.frames_in.get() - frames;
-                        turn += len + cost(frames);
-                        self.hold_up(len, frames).await;
-                    }
+                let took = turn.end();
+                let (len, more) = match step {
+                    Ok(Some(step)) => step,
+                    Ok(None) => break,
                     Err(end) => return end,
+                };
+                if took > TURN {
+                    at_once = (at_once / 2).max(LEAST_IN_TURN);
+                } else if more && took < TURN / 2 {
+                    at_once = (at_once * 2).min(READ_BUFFER);
+                }
+                self.hold_up(len, self.counters.frames_in.get() - frames).await;
+                if !more || turn.is_over() {
+                    break;
                 }
             }
-            let now = Instant::now();
-            self.last_heard.set(now);
+            self.last_heard.set(turn.at);
             if self.counters.frames_in.get() != before {
-                self.last_frame.set(now);
+                self.last_frame.set(turn.at);
             }
-            if turn >= TURN {
-                tokio::task::yield_now().await;
-            }
+            turn.pass_on().await;
         }
     }
 
@@ -301,7 +311,7 @@ impl Shuttle {
         }
     }
 
-    /// Handles every complete message in `bytes`, keeps the rest in `partial`.
+    /// Handles every complete message in `bytes` behind [`ROOM`], keeps the rest in `partial`.
     fn take_messages(
         &self,
         bytes: &mut [u8],
@@ -309,7 +319,7 @@ impl Shuttle {
         partial: &mut Vec<u8>,
     ) -> Result<(), End> {
         RUN.with_borrow_mut(|run| {
-            let mut at = 0;
+            let mut at = ROOM;
             loop {
                 let (used, event) = decoder.next(&mut bytes[at..])?;
                 let end = at + used;
@@ -347,7 +357,7 @@ impl Shuttle {
     }
 
     /// A message that lies in `bytes` as a whole.
-    fn message(&self, bytes: &[u8], range: Range<usize>, run: &mut Run) -> Result<(), End> {
+    fn message(&self, bytes: &mut [u8], range: Range<usize>, run: &mut Run) -> Result<(), End> {
         let message = &bytes[range.clone()];
         if !self.is_for_bridge(message) {
             return Ok(());
@@ -393,18 +403,35 @@ impl Shuttle {
     }
 
     fn write_alone(&self, frame: &[u8]) -> Result<(), End> {
-        let header = IoSlice::new(&[0; offload::HEADER_LEN]);
-        let pieces = [header, IoSlice::new(frame)];
-        let written = uio::writev(self.tap.get_ref(), &pieces[usize::from(!self.offloads)..]);
+        let written = match self.offloads {
+            true => {
+                let header = IoSlice::new(&[0; offload::HEADER_LEN]);
+                uio::writev(self.tap.get_ref(), &[header, IoSlice::new(frame)])
+            }
+            false => unistd::write(self.tap.get_ref(), frame),
+        };
         self.wrote(1, frame.len(), written)
     }
 
-    fn flush_run(&self, bytes: &[u8], run: &mut Run) -> Result<(), End> {
+    fn flush_run(&self, bytes: &mut [u8], run: &mut Run) -> Result<(), End> {
+        if let Some(frame) = run.take_single() {
+            return self.write_in_place(bytes, frame);
+        }
         let write = |pieces: &[IoSlice<'_>]| uio::writev(self.tap.get_ref(), pieces);
         match run.flush(bytes, write) {
             Some((frames, len, written)) => self.wrote(frames, len, written),
             None => Ok(()),
         }
+    }
+
+    /// Writes a frame behind the TAP's header, which takes the place of what stands before it: its
+    /// WebSocket header, and the end of a message that is done with. One piece costs the kernel less
+    /// than two.
+    fn write_in_place(&self, bytes: &mut [u8], frame: Range<usize>) -> Result<(), End> {
+        let start = frame.start - offload::HEADER_LEN;
+        bytes[start..frame.start].fill(0);
+        let written = unistd::write(self.tap.get_ref(), &bytes[start..frame.end]);
+        self.wrote(1, frame.len(), written)
     }
 
     fn wrote(&self, frames: usize, len: usize, written: nix::Result<usize>) -> Result<(), End> {
@@ -428,7 +455,7 @@ impl Shuttle {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         }
-        let mut turn = 0;
+        let mut turn = Turn::default();
         let mut codel = Codel::default();
         // How long the last batch was held up, and whether the TAP was empty behind it.
         let (mut waited, mut drained) = (Duration::ZERO, true);
@@ -437,10 +464,7 @@ impl Shuttle {
                 Ok(wait) => waited += wait,
                 Err(end) => return end,
             }
-            if turn >= TURN {
-                turn = 0;
-                tokio::task::yield_now().await;
-            }
+            turn.pass_on().await;
             let mut guard = tokio::select! {
                 ready = self.tap.ready(TAP_INTEREST) => match ready {
                     Ok(guard) => guard,
@@ -453,6 +477,7 @@ impl Shuttle {
                 waited => codel.batch(waited, drained, std::time::Instant::now()),
             };
             let frames = self.counters.frames_out.get();
+            turn.begin();
             let sent = WRITE.with_borrow_mut(|buffer| {
                 let (len, drained) = match self.offloads {
                     true => self.take_super_frames(buffer, late)?,
@@ -464,11 +489,11 @@ impl Shuttle {
                 self.send(&buffer[..len])?;
                 Ok((len, drained))
             });
+            turn.end();
             match sent {
                 Ok((len, empty)) => {
                     drained = empty;
                     let frames = self.counters.frames_out.get() - frames;
-                    turn += len + cost(frames);
                     waited = wait_of(&self.limit_down, len, frames);
                     if !waited.is_zero() {
                         tokio::time::sleep(waited).await;
@@ -482,7 +507,8 @@ impl Shuttle {
     /// How much is to be taken for a guest at once: bytes, and up to which count of frames.
     fn batch(&self) -> (usize, u64) {
         let share = share_of(&self.limit_down);
-        let last = self.counters.frames_out.get().saturating_add(share.frames);
+        let frames = share.frames.min(BATCH_FRAMES);
+        let last = self.counters.frames_out.get().saturating_add(frames);
         (BATCH.min(share.bytes), last)
     }
 
@@ -688,12 +714,51 @@ fn read_at_once(limit: &RefCell<Option<Limiter>>) -> usize {
 /// Bytes of the header of all frames but the shortest and jumbo ones.
 const SHORT_HEADER: usize = 4;
 
-/// Moves what was kept to the start of the thread's buffer and frees it; returns its length.
+/// Moves what was kept to the thread's buffer, behind [`ROOM`], and frees it; returns where it ends.
 fn refill(buffer: &mut [u8], partial: &mut Vec<u8>) -> usize {
-    let len = partial.len();
-    buffer[..len].copy_from_slice(partial);
+    let end = ROOM + partial.len();
+    buffer[ROOM..end].copy_from_slice(partial);
     *partial = Vec::new();
-    len
+    end
+}
+
+/// The time that one loop of a session has worked since it last let others work.
+struct Turn {
+    worked: Duration,
+    at: Instant,
+}
+
+impl Default for Turn {
+    fn default() -> Turn {
+        Turn { worked: Duration::ZERO, at: Instant::now() }
+    }
+}
+
+impl Turn {
+    fn begin(&mut self) {
+        self.at = Instant::now();
+    }
+
+    /// How long it took since [`Turn::begin`].
+    fn end(&mut self) -> Duration {
+        let now = Instant::now();
+        let took = now - self.at;
+        (self.worked, self.at) = (self.worked + took, now);
+        took
+    }
+
+    fn is_over(&self) -> bool {
+        self.worked >= TURN
+    }
+
+    /// If it is over, lets everybody else who is ready work, those first who have become so meanwhile:
+    /// the runtime looks for events before it goes on with whom has yielded.
+    async fn pass_on(&mut self) {
+        if self.is_over() {
+            self.worked = Duration::ZERO;
+            tokio::task::yield_now().await;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@
 //! write has returned ([`Stream::has_unsent`]); the next write takes it along.
 
 use crate::tls::Tls;
+use socket2::SockRef;
 use std::cell::RefCell;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
 use std::net::Shutdown;
+use tokio::io::Interest;
 use tokio::net::{TcpStream, UnixStream};
 
 /// The socket of a client.
@@ -36,7 +38,7 @@ impl Socket {
 
     fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Socket::Tcp(socket) => socket.try_read(buffer),
+            Socket::Tcp(socket) => read_and_note(socket, buffer),
             Socket::Unix(socket) => socket.try_read(buffer),
         }
     }
@@ -68,8 +70,8 @@ impl Socket {
 
     fn shut_down_write(&self) -> io::Result<()> {
         match self {
-            Socket::Tcp(socket) => socket2::SockRef::from(socket).shutdown(Shutdown::Write),
-            Socket::Unix(socket) => socket2::SockRef::from(socket).shutdown(Shutdown::Write),
+            Socket::Tcp(socket) => SockRef::from(socket).shutdown(Shutdown::Write),
+            Socket::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Write),
         }
     }
 
@@ -86,6 +88,23 @@ impl Socket {
         }
         Ok(())
     }
+}
+
+/// Reads, and notes when the socket is empty: TCP that does not fill the buffer has nothing more, so it
+/// is not asked again, which would be a system call before each answer. What comes later is an event of
+/// its own, and the end of the stream stays noted as one.
+fn read_and_note(socket: &TcpStream, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut last = None;
+    let read = socket.try_io(Interest::READABLE, || {
+        let len = (&*SockRef::from(socket)).read(buffer)?;
+        if len > 0 && len < buffer.len() {
+            last = Some(len);
+            // What makes the runtime take the socket for empty.
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(len)
+    });
+    last.map_or(read, Ok)
 }
 
 /// As blocking calls that would block: what TLS reads from and writes to.
@@ -259,4 +278,62 @@ pub enum Wait {
     Write,
     /// Nothing: it has failed.
     Failed(io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::timeout;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// A client and the server's end of its connection.
+    async fn connected() -> (TcpStream, Stream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (server, _) = listener.accept().await.unwrap();
+        (client, Stream::plain(Socket::Tcp(server)))
+    }
+
+    async fn read(stream: &Stream, buffer: &mut [u8]) -> usize {
+        timeout(SOON, stream.read(buffer)).await.expect("an event comes").unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_comes_after_a_read_that_found_all_is_found_too() {
+        let (mut client, stream) = connected().await;
+        for round in 0..1000_u32 {
+            client.write_all(&round.to_be_bytes()).await.unwrap();
+            let mut buffer = [0; 64];
+            assert_eq!(read(&stream, &mut buffer).await, 4);
+            assert_eq!(buffer[..4], round.to_be_bytes());
+            let again = stream.try_read(&mut buffer).map_err(|error| error.kind());
+            assert_eq!(again, Err(io::ErrorKind::WouldBlock));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_buffer_has_no_room_for_is_still_there() {
+        let (mut client, stream) = connected().await;
+        client.write_all(&[7; 10]).await.unwrap();
+        let lens = [read(&stream, &mut [0; 4]).await, read(&stream, &mut [0; 4]).await];
+        assert_eq!(lens, [4, 4]);
+        assert_eq!(read(&stream, &mut [0; 4]).await, 2);
+    }
+
+    #[tokio::test]
+    async fn an_end_that_came_with_the_last_bytes_is_seen() {
+        for early in [true, false] {
+            let (mut client, stream) = connected().await;
+            client.write_all(b"last").await.unwrap();
+            if early {
+                client.shutdown().await.unwrap();
+            }
+            assert_eq!(read(&stream, &mut [0; 64]).await, 4);
+            client.shutdown().await.unwrap();
+            assert_eq!(read(&stream, &mut [0; 64]).await, 0);
+        }
+    }
 }

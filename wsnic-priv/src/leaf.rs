@@ -78,7 +78,9 @@ impl Leaves {
         sysctl::disable_ipv6(&bridge);
         let index = self.links.set_up_apart(&bridge).await?;
         let cable = self.links.add_cable([&upper, &lower], [root, index], self.mtu).await?;
-        [upper, lower].iter().for_each(|end| sysctl::disable_ipv6(end));
+        for end in [upper, lower] {
+            sysctl::disable_ipv6(&end);
+        }
         self.links.set_alias(&bridge, WHOLE).await?;
         self.made.borrow_mut().insert(leaf, [index, cable]);
         Ok(index)

@@ -94,6 +94,7 @@ impl Links {
     }
 
     /// Turns a new TAP into a port: marked, noted, sized, on the bridge, up. Returns how it was made.
+    /// `has_ipv6` tells that it would take an IPv6 address when it comes up.
     ///
     /// # Errors
     /// What the kernel says; `EXFULL` when the bridge is full.
@@ -103,17 +104,24 @@ impl Links {
         bridge: u32,
         mtu: u16,
         alias: &str,
+        has_ipv6: bool,
     ) -> io::Result<Link> {
         let link = self.find(name).await?.ok_or_else(no_device)?;
-        let marks = LinkUnspec::new_with_index(link.index)
+        if has_ipv6 {
+            // In a message before: within one, the kernel brings the link up before it looks at IPv6.
+            let quiet = LinkUnspec::new_with_index(link.index);
+            self.set(quiet.append_extra_attribute(without_ipv6_address())).await?;
+        }
+        // All in one, for each message takes the lock of all interfaces, which others may hold for long.
+        let port = LinkUnspec::new_with_index(link.index)
             .link_group(PORT_GROUP)
             .alias(alias)
             .mtu(u32::from(mtu))
             .txqueuelen(PORT_QUEUE_LEN)
-            .append_extra_attribute(without_ipv6_address());
-        self.set(marks).await?;
-        // In a second message: within one, the kernel brings the link up before it looks at IPv6.
-        self.set(LinkUnspec::new_with_index(link.index).controller(bridge).up()).await?;
+            .append_extra_attribute(without_ipv6_address())
+            .controller(bridge)
+            .up();
+        self.set(port).await?;
         Ok(link)
     }
 

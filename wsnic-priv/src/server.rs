@@ -332,10 +332,10 @@ impl Helper {
         if self.offloads.replace(offloads) != offloads {
             tracing::info!(offloads, "this kernel has not all TAP offloads, going on without");
         }
-        sysctl::disable_ipv6(&name);
+        let has_ipv6 = !sysctl::disable_ipv6(&name);
         loop {
             let bridge = self.leaves.make(port, self.bridge.get()).await?;
-            let link = self.links.attach_port(&name, bridge, self.mtu, note).await?;
+            let link = self.links.attach_port(&name, bridge, self.mtu, note, has_ipv6).await?;
             if !self.state.borrow().slots.any_open() {
                 self.wait_for_bridge().await?;
             }
@@ -380,7 +380,7 @@ impl Helper {
         for (port, id, generation) in ports {
             let (name, note) = (port_name(port), note(id, generation));
             let attached = match self.leaves.make(port, self.bridge.get()).await {
-                Ok(bridge) => self.links.attach_port(&name, bridge, self.mtu, &note).await,
+                Ok(bridge) => self.links.attach_port(&name, bridge, self.mtu, &note, true).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = attached {

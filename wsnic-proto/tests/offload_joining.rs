@@ -384,6 +384,25 @@ fn another_flow_between_keeps_its_place() {
 }
 
 #[test]
+fn a_frame_that_is_pending_alone_may_be_taken_as_it_lies() {
+    let frames: Vec<Vec<u8>> =
+        Packet::new(v4(), tcp(ACK), data(3000)).cut(1448).iter().map(Packet::bytes).collect();
+    let (buffer, ranges) = lay_out(&frames);
+    let mut run = Run::new();
+    assert_eq!(run.take_single(), None);
+    for range in &ranges {
+        assert_ne!(run.offer(&buffer, range.clone()), Offered::Refused);
+        assert_eq!(run.take_single(), Some(range.clone()));
+        assert!(run.is_empty());
+    }
+    for range in &ranges[..2] {
+        assert_eq!(run.offer(&buffer, range.clone()), Offered::Joined);
+    }
+    assert_eq!(run.take_single(), None, "two are one write");
+    assert_eq!(run.flush(&buffer, |_| ()).map(|(frames, ..)| frames), Some(2));
+}
+
+#[test]
 fn ranges_outside_the_buffer_are_empty_frames() {
     let mut run = Run::new();
     let frame = Packet::new(v4(), tcp(ACK), data(100)).bytes();

@@ -46,7 +46,16 @@ pub fn others(options: &Options, table: &mut Table) {
             let (stage, guest) = (&stages[at], &guests[at]);
             flow::window(stage, guest, from_guest, options.warm_up, options.window).gigabits
         };
-        let rounds: Vec<[f64; 2]> = (0..options.rounds).map(|_| [measure(0), measure(1)]).collect();
+        // Whoever is first has another machine than who comes second: by turns.
+        let round = |number: usize| {
+            if number.is_multiple_of(2) {
+                [measure(0), measure(1)]
+            } else {
+                let beside = measure(1);
+                [measure(0), beside]
+            }
+        };
+        let rounds: Vec<[f64; 2]> = (0..options.rounds).map(round).collect();
         let column = |at: usize| rounds.iter().map(|round| round[at]).collect::<Vec<_>>();
         let ratio = median(rounds.iter().map(|[alone, beside]| beside / alone).collect());
         let what = format!("TCP {way} guest, {count} idle others");

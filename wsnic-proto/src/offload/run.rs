@@ -111,6 +111,17 @@ impl Run {
         if self.complete { Offered::Complete } else { Offered::Joined }
     }
 
+    /// Where the frame is that is pending alone, if one is, and forgets it: it goes behind a header of
+    /// zeros.
+    #[inline]
+    pub fn take_single(&mut self) -> Option<Range<usize>> {
+        if self.frames != 1 {
+            return None;
+        }
+        (self.frames, self.complete) = (0, false);
+        Some(self.start..self.start + self.bytes)
+    }
+
     /// Hands what is pending to `write`, as pieces of one write in order, and forgets it.
     ///
     /// Returns the number of frames, their bytes, and what `write` returned; None if nothing was
