@@ -15,7 +15,7 @@ CARGO_DENY_VERSION := 0.20.2
 # "make run" works for any user who may use sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: run build test setup lint deny fuzz bench soak install install-files clean
+.PHONY: run build test setup lint deny fuzz conformance bench soak install install-files clean
 
 # Defaults, and the Internet for guests by the interface of the default route.
 run: build
@@ -69,6 +69,14 @@ deny:
 FUZZ_SECONDS ?= 60
 fuzz:
 	@CARGO_TARGET_DIR=$(TARGET)/fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh
+
+# Every case of the Autobahn testsuite that a server of Ethernet frames can pass, by ws and wss; see
+# docs/conformance.md. "make test" plays some of them.
+conformance: setup
+	@$(CARGO) build --locked --workspace --all-features --bins
+	@echo "== the Autobahn testsuite (root)"
+	@WSNIC_BIN_DIR=$(TARGET)/debug $(CARGO) test --locked --package wsnic-tests --test conformance \
+		-- --ignored --nocapture
 
 # Options by ARGS, such as ARGS="--only tcp --rounds 3 --seconds 2"; WSNIC_PYTHON is a checkout of the
 # Python program to compare with. docs/performance.md says what is measured.

@@ -30,6 +30,13 @@ NEEDED="
 	node:nodejs
 	npm:npm
 "
+# What the tests alone need.
+[ "${1:-}" = programs ] || NEEDED="$NEEDED
+	chromium:chromium
+	certutil:libnss3-tools
+	python3:python3
+	pip3:python3-pip
+"
 
 say() {
 	echo "setup: $*"
@@ -70,8 +77,12 @@ fi
 
 [ "${1:-}" != programs ] || exit 0
 
-v86=$(cd "$(dirname "$0")" && pwd)/v86
-target=${CARGO_TARGET_DIR:-$v86/../../target}
-say "an emulated machine for the tests with v86: $target/v86"
+here=$(cd "$(dirname "$0")" && pwd)
+target=${CARGO_TARGET_DIR:-$here/../target}
 mkdir -p "$target"
-"$v86/build.sh" "$target/v86"
+say "an emulated machine for the tests with v86: $target/v86"
+"$here/v86/build.sh" "$target/v86"
+say "WebSocket clients for Node and Python: $target/clients"
+"$here/clients/build.sh" "$target/clients"
+say "the Autobahn testsuite: $target/autobahn"
+"$here/autobahn/build.sh" "$target/autobahn"

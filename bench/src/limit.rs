@@ -1,5 +1,6 @@
 //! The limit: frames behind their length on TCP and a TAP with offloads, nothing else.
 
+use crate::line::Line;
 use crate::pump::Pump;
 use crate::tap;
 use crate::wire::Wire;
@@ -12,6 +13,6 @@ pub fn serve(listener: &TcpListener, attach: impl Fn(&str)) {
         let name = format!("wstap{number}");
         let tap = tap::create(&name, true).expect("a TAP can be made");
         attach(&name);
-        std::thread::spawn(|| Pump::new(tap, stream, Wire::Length, true).run());
+        std::thread::spawn(|| Pump::new(tap, Line::Plain(stream), Wire::Length, true).run());
     }
 }

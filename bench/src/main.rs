@@ -7,6 +7,7 @@
 mod client;
 mod flow;
 mod limit;
+mod line;
 mod machine;
 mod naive;
 mod offload;
@@ -29,7 +30,7 @@ use table::Table;
 type Section = (&'static str, fn(&Options, &mut Table));
 
 /// What there is to measure, in the order of the table.
-const SECTIONS: [Section; 10] = [
+const SECTIONS: [Section; 12] = [
     ("tcp", section::tcp::run),
     ("small", section::small::run),
     ("latency", section::latency::run),
@@ -40,6 +41,8 @@ const SECTIONS: [Section; 10] = [
     ("start", section::start::run),
     ("arrival", section::arrival::run),
     ("sandbox", section::sandbox::run),
+    ("tls", section::tls::run),
+    ("door", section::door::run),
 ];
 
 fn main() {

@@ -5,13 +5,13 @@
 //! The TAP is drained into one buffer and sent by one write; one read of the socket is taken apart
 //! where it lies. While the socket takes nothing the TAP is left unread.
 
+use crate::line::Line;
 use crate::offload::{self, MAX_JOINED, Run, VNET};
 use crate::wire::{Arrival, MAX_HEADER, PONG_MESSAGE, Wire};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::fs::File;
 use std::io::{ErrorKind, IoSlice, Read, Write};
-use std::net::TcpStream;
 use std::os::fd::AsFd;
 
 /// Bytes that one write takes, about.
@@ -24,7 +24,7 @@ const LONGEST: usize = 68 * 1024;
 /// One TAP, one connection.
 pub struct Pump {
     tap: File,
-    socket: TcpStream,
+    socket: Line,
     wire: Wire,
     offloads: bool,
     taken: Vec<u8>,
@@ -42,9 +42,9 @@ struct Ended;
 
 impl Pump {
     /// `offloads` is what the TAP was made with.
-    pub fn new(tap: File, socket: TcpStream, wire: Wire, offloads: bool) -> Pump {
-        socket.set_nonblocking(true).expect("a socket can be non-blocking");
-        socket.set_nodelay(true).expect("a TCP socket");
+    pub fn new(tap: File, socket: Line, wire: Wire, offloads: bool) -> Pump {
+        socket.socket().set_nonblocking(true).expect("a socket can be non-blocking");
+        socket.socket().set_nodelay(true).expect("a TCP socket");
         Pump {
             tap,
             socket,
@@ -68,7 +68,7 @@ impl Pump {
     }
 
     fn turn(&mut self) -> Result<(), Ended> {
-        let waiting = self.out_from < self.out_to;
+        let waiting = self.out_from < self.out_to || self.socket.has_unsent();
         let (socket, tap) = if waiting {
             (PollFlags::POLLIN | PollFlags::POLLOUT, PollFlags::empty())
         } else {
@@ -76,18 +76,20 @@ impl Pump {
         };
         let mut fds =
             [PollFd::new(self.socket.as_fd(), socket), PollFd::new(self.tap.as_fd(), tap)];
-        match poll(&mut fds, PollTimeout::NONE) {
+        let unread = self.socket.has_unread();
+        match poll(&mut fds, if unread { PollTimeout::ZERO } else { PollTimeout::NONE }) {
             Err(Errno::EINTR) => return Ok(()),
             other => other.map_err(|_| Ended)?,
         };
         let [socket, tap] = fds.map(|fd| fd.revents().unwrap_or(PollFlags::empty()));
-        if socket.intersects(PollFlags::POLLIN | PollFlags::POLLERR | PollFlags::POLLHUP) {
+        let readable = PollFlags::POLLIN | PollFlags::POLLERR | PollFlags::POLLHUP;
+        if unread || socket.intersects(readable) {
             self.socket_to_tap()?;
         }
         if socket.contains(PollFlags::POLLOUT) {
             self.flush()?;
         }
-        if self.out_to == 0 && !tap.is_empty() {
+        if self.out_to == 0 && !self.socket.has_unsent() && !tap.is_empty() {
             self.tap_to_socket()?;
         }
         Ok(())
@@ -141,7 +143,10 @@ impl Pump {
             }
         }
         (self.out_from, self.out_to) = (0, 0);
-        Ok(())
+        match self.socket.send() {
+            Err(error) if error.kind() != ErrorKind::WouldBlock => Err(Ended),
+            _ => Ok(()),
+        }
     }
 
     fn socket_to_tap(&mut self) -> Result<(), Ended> {

@@ -3,10 +3,12 @@
 //! All servers are clients' neighbours over the same kind of link, have a bridge of the same name,
 //! address and settings, and stand behind the same firewall: that of wsnic, copied.
 
+use crate::line::Line;
 use crate::pump::Pump;
 use crate::relay::BRIDGE;
 use crate::tap;
 use crate::wire::Wire;
+use rustls::{ClientConnection, StreamOwned};
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
@@ -14,10 +16,12 @@ use std::process::{Child, Command, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use wsnic_tests::frames::Mac;
-use wsnic_tests::{Lab, Netns, Server, address, wait_until};
+use wsnic_tests::{Identity, Lab, Netns, Server, Trust, address, wait_until};
 
 /// Where the servers listen.
 const PORT: u16 = 8086;
+/// The same, with TLS.
+const TLS_PORT: u16 = 8087;
 /// Guests that move data; addresses of others are of no interest.
 const GUESTS: u8 = 5;
 /// How long a server may take to answer a handshake: many come at a time.
@@ -75,15 +79,39 @@ pub struct Stage {
     /// Its world; guests connect from `lan`.
     pub lab: Lab,
     running: Running,
+    trust: Option<Trust>,
 }
 
 impl Stage {
-    /// wsnic, with these lines in its configuration; guests may reach the server's own addresses.
+    /// wsnic, with these lines in its configuration; guests may reach the server's own addresses, and
+    /// all clients have one address.
     pub fn wsnic(conf: &str) -> Stage {
-        let lab = Lab::new();
-        let conf = format!("ws_server_addr = {}\nguest_access = all\n{conf}", address::LAN);
+        Stage::wsnic_in(Lab::new(), conf, None)
+    }
+
+    /// The same by ws and wss, with these texts as the files that options name.
+    pub fn wsnic_with_tls(files: &[(&str, &str)], conf: &str) -> Stage {
+        let mut lab = Lab::new();
+        let identity = Identity::self_signed(&["localhost"]);
+        let mut conf = conf.to_owned();
+        for (option, text) in files.iter().chain(&[("wss_server_cert", &*identity.both())]) {
+            let path = lab.file(option);
+            std::fs::write(&path, text).expect("a file can be written");
+            conf += &format!("{option} = {}\n", path.display());
+        }
+        // They are no trace of the server.
+        lab.settle();
+        Stage::wsnic_in(lab, &conf, Some(Trust::new(&identity.certificate, "localhost")))
+    }
+
+    fn wsnic_in(lab: Lab, conf: &str, trust: Option<Trust>) -> Stage {
+        let conf = format!(
+            "ws_server_addr = {}\nguest_access = all\nmax_clients_per_address = 0\n{}{conf}",
+            address::LAN,
+            if conf.contains("handshake_rate") { "" } else { "handshake_rate = 0\n" }
+        );
         let server = Server::start(&lab, &conf);
-        Stage { kind: Kind::Wsnic, lab, running: Running::Wsnic(server) }.prepared()
+        Stage { kind: Kind::Wsnic, lab, running: Running::Wsnic(server), trust }.prepared()
     }
 
     /// A relay behind the firewall of `wsnic`.
@@ -121,7 +149,7 @@ impl Stage {
     fn other(kind: Kind, lab: Lab, mut command: Command, wsnic: &Stage) -> Stage {
         lab.srv.nft(&wsnic.firewall());
         let child = lab.srv.spawn(command.stdin(Stdio::piped()));
-        let stage = Stage { kind, lab, running: Running::Other(child) };
+        let stage = Stage { kind, lab, running: Running::Other(child), trust: None };
         wait_until("a relay listens", || {
             let listening = stage.lab.srv.run("cat /proc/net/tcp");
             listening.lines().any(|line| line.contains(&format!(":{PORT:04X} 00000000:0000 0A")))
@@ -189,7 +217,11 @@ impl Stage {
 
     /// A client's connection, with the handshake done.
     pub fn connect(&self) -> TcpStream {
-        self.lab.lan.enter(|| self.try_connect()).expect("the server lets a client in")
+        self.connect_path("/")
+    }
+
+    fn connect_path(&self, path: &str) -> TcpStream {
+        self.lab.lan.enter(|| self.try_connect_path(path)).expect("the server lets a client in")
     }
 
     /// Like [`Stage::connect`], by a thread that is in `lan`.
@@ -197,13 +229,43 @@ impl Stage {
     /// # Errors
     /// When the server refuses.
     pub fn try_connect(&self) -> io::Result<TcpStream> {
+        self.try_connect_path("/")
+    }
+
+    fn try_connect_path(&self, path: &str) -> io::Result<TcpStream> {
         let address = SocketAddr::from((address::LAN, PORT));
         let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
         stream.set_nodelay(true)?;
         if self.kind.wire() == Wire::WebSocket {
-            handshake(&mut stream)?;
+            handshake(&mut stream, path)?;
         }
         Ok(stream)
+    }
+
+    /// A client's connection by wss, with both handshakes done.
+    ///
+    /// # Errors
+    /// When the server refuses, or speaks no TLS.
+    pub fn connect_tls(&self, path: &str) -> io::Result<(TcpStream, ClientConnection)> {
+        let trust = self.trust.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        let address = SocketAddr::from((address::LAN, TLS_PORT));
+        let socket = self.lab.lan.enter(|| TcpStream::connect_timeout(&address, LIMIT))?;
+        socket.set_nodelay(true)?;
+        socket.set_read_timeout(Some(LIMIT))?;
+        let name = "localhost".try_into().map_err(io::Error::other)?;
+        let connection = ClientConnection::new(trust.config()?, name).map_err(io::Error::other)?;
+        let mut stream = StreamOwned::new(connection, socket);
+        stream.write_all(request(path).as_bytes())?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte)?;
+            head.extend(byte);
+        }
+        if !head.starts_with(b"HTTP/1.1 101 ") {
+            return Err(io::Error::other(String::from_utf8_lossy(&head).into_owned()));
+        }
+        Ok((stream.sock, stream.conn))
     }
 
     /// Packets that the port `wstap0` has taken from its server.
@@ -246,11 +308,17 @@ fn wait_for_kernel() {
 /// What two `ip` commands take at most when nobody holds the kernel's lock.
 const UNDISTURBED: Duration = Duration::from_millis(20);
 
+/// What a client says first.
+pub fn request(path: &str) -> String {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: wsnic\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+}
+
 /// Asks for a WebSocket and reads the answer to its end.
-fn handshake(stream: &mut TcpStream) -> io::Result<()> {
-    let request = "GET / HTTP/1.1\r\nHost: wsnic\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n";
-    stream.write_all(request.as_bytes())?;
+fn handshake(stream: &mut TcpStream, path: &str) -> io::Result<()> {
+    stream.write_all(request(path).as_bytes())?;
     stream.set_read_timeout(Some(LIMIT))?;
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -285,6 +353,21 @@ pub struct Guest {
 impl Guest {
     /// Connects as the guest of this number.
     pub fn join(stage: &Stage, number: u8, offloads: bool) -> Guest {
+        Guest::join_by(stage, number, offloads, Line::Plain(stage.connect()))
+    }
+
+    /// The same by this path.
+    pub fn join_path(stage: &Stage, number: u8, path: &str) -> Guest {
+        Guest::join_by(stage, number, true, Line::Plain(stage.connect_path(path)))
+    }
+
+    /// The same by wss.
+    pub fn join_tls(stage: &Stage, number: u8, offloads: bool) -> Guest {
+        let (socket, connection) = stage.connect_tls("/").expect("the server lets a client in");
+        Guest::join_by(stage, number, offloads, Line::tls(socket, connection))
+    }
+
+    fn join_by(stage: &Stage, number: u8, offloads: bool, line: Line) -> Guest {
         let (address, mac) = (guest_address(number), guest_mac(number));
         let netns = Netns::new();
         let tap = netns.enter(|| tap::create("eth0", offloads)).expect("a TAP can be made");
@@ -297,13 +380,8 @@ impl Guest {
             "neigh replace {} lladdr {gateway} dev eth0 nud permanent",
             address::GATEWAY
         ));
-        let socket = stage.connect();
-        let pump = Pump::new(
-            tap,
-            socket.try_clone().expect("one more handle"),
-            stage.kind.wire(),
-            offloads,
-        );
+        let socket = line.socket().try_clone().expect("one more handle");
+        let pump = Pump::new(tap, line, stage.kind.wire(), offloads);
         let pump = std::thread::Builder::new().name("guest".into()).spawn(|| pump.run());
         let guest = Guest { netns, address, socket, pump: Some(pump.expect("a thread starts")) };
         // The bridge learns where the guest is.

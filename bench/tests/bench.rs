@@ -4,7 +4,7 @@ use std::process::Command;
 use wsnic_tests::wsnic;
 
 /// What its lines are about, section by section.
-const SECTIONS: [(&str, &[&str]); 10] = [
+const SECTIONS: [(&str, &[&str]); 12] = [
     (
         "tcp",
         &[
@@ -42,6 +42,25 @@ const SECTIONS: [(&str, &[&str]); 10] = [
         ],
     ),
     ("sandbox", &["front-end's CPU, guest to guest, sandbox=require"]),
+    (
+        "tls",
+        &[
+            "TCP from guest by wss",
+            "TCP from guest by wss, server's CPU",
+            "TCP to guest by wss",
+            "TCP to guest by wss, server's CPU",
+        ],
+    ),
+    (
+        "door",
+        &[
+            "a handshake with a wrong token, server's CPU",
+            "the same by wss, server's CPU",
+            "TCP from guest during refusals",
+            "TCP to guest during refusals",
+            "one beyond handshake_rate, server's CPU",
+        ],
+    ),
 ];
 
 #[test]
@@ -57,6 +76,11 @@ fn a_quick_benchmark_of_many_guests_measures_everything() {
 #[test]
 fn a_quick_benchmark_of_starts_and_arrivals_measures_everything() {
     check(&["start", "arrival", "sandbox"]);
+}
+
+#[test]
+fn a_quick_benchmark_of_the_door_measures_everything() {
+    check(&["tls", "door"]);
 }
 
 #[test]

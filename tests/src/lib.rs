@@ -9,7 +9,9 @@
 // This is test code: a broken assumption fails the test, with the place where it broke.
 #![allow(clippy::missing_panics_doc)]
 
+pub mod autobahn;
 mod bed;
+pub mod clients;
 mod door;
 pub mod frames;
 pub mod inspect;

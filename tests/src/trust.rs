@@ -104,6 +104,15 @@ impl Trust {
     /// # Errors
     /// The server's certificate is not believed, or the server refuses.
     pub async fn connect(&self, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(self.name.clone()).map_err(io::Error::other)?;
+        TlsConnector::from(self.config()?).connect(name, stream).await
+    }
+
+    /// What rustls wants to know.
+    ///
+    /// # Errors
+    /// The certificate cannot be used.
+    pub fn config(&self) -> io::Result<Arc<ClientConfig>> {
         let mut roots = RootCertStore::empty();
         for certificate in CertificateDer::pem_slice_iter(&self.roots) {
             roots.add(certificate.expect("PEM")).map_err(io::Error::other)?;
@@ -121,7 +130,6 @@ impl Trust {
                 builder.with_client_auth_cert(chain, key).map_err(io::Error::other)?
             }
         };
-        let name = ServerName::try_from(self.name.clone()).map_err(io::Error::other)?;
-        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+        Ok(Arc::new(config))
     }
 }

@@ -1,6 +1,7 @@
 //! What is measured, in the order of the table.
 
 pub mod arrival;
+pub mod door;
 pub mod fairness;
 pub mod idle;
 pub mod latency;
@@ -9,3 +10,4 @@ pub mod small;
 pub mod start;
 pub mod storm;
 pub mod tcp;
+pub mod tls;
