@@ -18,11 +18,6 @@ NEEDED="
 	unshare:util-linux
 	curl:curl
 	openssl:openssl
-	nginx:nginx-light
-	apache2:apache2
-	htpasswd:apache2-utils
-	python3:python3
-	haproxy:haproxy
 	flock:util-linux
 	systemctl:systemd
 	systemd-analyze:systemd
@@ -32,6 +27,10 @@ NEEDED="
 "
 # What the tests alone need.
 [ "${1:-}" = programs ] || NEEDED="$NEEDED
+	nginx:nginx-light
+	apache2:apache2
+	htpasswd:apache2-utils
+	haproxy:haproxy
 	chromium:chromium
 	certutil:libnss3-tools
 	python3:python3
@@ -62,6 +61,13 @@ fi
 if [ -n "$packages" ]; then
 	say "installing$packages"
 	apt update
+	# Web servers are to be there, not to run: tests start their own.
+	policy=/usr/sbin/policy-rc.d
+	if [ ! -e $policy ]; then
+		trap 'rm -f $policy' EXIT
+		printf '#!/bin/sh\nexit 101\n' > $policy
+		chmod 0755 $policy
+	fi
 	# shellcheck disable=SC2086 # a list of words
 	apt install -y --no-install-recommends $packages > /dev/null
 else
