@@ -72,6 +72,9 @@ fn inside(options: &Options, table: &mut Table, stage: &Stage, guest: &Guest, pr
     let pause = Duration::from_secs_f64(price / SHARE) * FLOODERS;
     let other = SocketAddr::from((address::LAN, OTHER_PORT));
     let listener = stage.lab.srv.enter(|| TcpListener::bind(other)).expect("a free port");
+    // The machine's cores are full of clients and guests. What refusals take would be taken from the
+    // share of them that the server has for frames, however small that is.
+    stage.goes_first();
     let refuser = Busy::start(move |stop, _| refuse(&listener, stop));
     for (from_guest, way) in [(true, "from"), (false, "to")] {
         let mut rounds = Vec::new();
