@@ -307,9 +307,9 @@ impl Stage {
 }
 
 /// The kernel deletes what was in a namespace later, and while it does, it makes everybody wait who
-/// wants to change an interface: seconds, after a thousand ports.
+/// wants to change an interface: seconds after a thousand ports, a minute after five thousand.
 fn wait_for_kernel() {
-    let (netns, end) = (Netns::new(), Instant::now() + LIMIT);
+    let (netns, end) = (Netns::new(), Instant::now() + CLEARED);
     let mut quick = 0;
     while quick < 3 && Instant::now() < end {
         let started = Instant::now();
@@ -320,6 +320,8 @@ fn wait_for_kernel() {
     }
 }
 
+/// How long that is waited for.
+const CLEARED: Duration = Duration::from_secs(300);
 /// What two `ip` commands take at most when nobody holds the kernel's lock.
 const UNDISTURBED: Duration = Duration::from_millis(20);
 
