@@ -30,6 +30,10 @@ NEEDED="
 	node:nodejs
 	npm:npm
 "
+# What the tests alone need.
+[ "${1:-}" = programs ] || NEEDED="$NEEDED
+	chromium:chromium
+"
 
 say() {
 	echo "setup: $*"

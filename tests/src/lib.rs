@@ -10,6 +10,7 @@
 #![allow(clippy::missing_panics_doc)]
 
 mod bed;
+pub mod browser;
 mod door;
 pub mod frames;
 pub mod inspect;
