@@ -11,6 +11,7 @@
 
 pub mod autobahn;
 mod bed;
+pub mod browser;
 pub mod clients;
 mod door;
 pub mod frames;

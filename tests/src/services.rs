@@ -14,6 +14,8 @@ use tokio::runtime::Runtime;
 pub const BLOB_LEN: usize = 50_000_000;
 /// The Internet host's name, which the lab's name server knows.
 pub const WEB_NAME: &str = "www.example.com";
+/// Another of its names.
+pub const SHORT_NAME: &str = "example.com";
 /// A name with so many addresses that the answer only fits through TCP.
 pub const BIG_NAME: &str = "big.example.com";
 /// Addresses of [`BIG_NAME`].
@@ -140,7 +142,7 @@ async fn serve_http(stream: TcpStream) -> std::io::Result<()> {
     stream.shutdown().await
 }
 
-/// A DNS server on UDP and TCP port 53 that knows [`WEB_NAME`] and [`BIG_NAME`].
+/// A DNS server on UDP and TCP port 53 that knows [`WEB_NAME`], [`SHORT_NAME`] and [`BIG_NAME`].
 pub fn dns_server(netns: &Netns, address: IpAddr, web: Ipv4Addr) -> Service {
     let (listener, socket) = (listen(netns, address, 53), udp(netns, address, 53));
     Service(RUNTIME.spawn(async move {
@@ -195,7 +197,7 @@ fn answer_dns(query: &[u8], web: Ipv4Addr, limit: usize) -> Option<Vec<u8>> {
     let question = query.get(12..at + 4)?;
     let asks_for_address = question.ends_with(&[0, 1, 0, 1]);
     let addresses = match name.join(".").as_str() {
-        WEB_NAME => vec![web],
+        WEB_NAME | SHORT_NAME => vec![web],
         BIG_NAME => (0..BIG_ADDRESSES).map(|n| Ipv4Addr::new(93, 184, 217, n as u8)).collect(),
         _ => Vec::new(),
     };

@@ -11,15 +11,21 @@ fn answer(lab: &Lab, request: &[u8]) -> Response {
 }
 
 #[test]
-fn a_browser_that_opens_the_address_sees_a_page() {
+fn who_opens_the_address_sees_a_page_if_it_asks_for_html_and_a_short_text_otherwise() {
     let lab = Lab::new();
     let server = Server::start(&lab, "");
-    let response = answer(&lab, b"GET / HTTP/1.1\r\nHost: wsnic\r\nAccept: text/html\r\n\r\n");
-    assert_eq!(response.status, 426, "{response:?}");
-    assert_eq!(response.header("upgrade"), Some("websocket"), "{response:?}");
-    assert_eq!(response.header("connection"), Some("close"), "{response:?}");
-    assert!(response.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
-    assert!(response.body.contains("WebSocket"), "{response:?}");
+    let html = b"GET / HTTP/1.1\r\nHost: wsnic\r\nAccept: text/html\r\n\r\n";
+    let plain = b"GET / HTTP/1.1\r\nHost: wsnic\r\nAccept: */*\r\n\r\n";
+    for (request, status, upgrade) in [(&html[..], 200, None), (plain, 426, Some("websocket"))] {
+        let response = answer(&lab, request);
+        assert_eq!(response.status, status, "{response:?}");
+        assert_eq!(response.header("upgrade"), upgrade, "{response:?}");
+        assert_eq!(response.header("connection"), Some("close"), "{response:?}");
+        assert!(response.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
+        assert!(response.body.contains("WebSocket"), "{response:?}");
+    }
+    let head = lab.srv.run("curl -sSI -H Accept:text/html http://127.0.0.1:8086/any/path");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.ends_with("\r\n\r\n"), "{head}");
     server.stop();
     lab.finish();
 }

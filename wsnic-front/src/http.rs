@@ -26,6 +26,11 @@ pub enum Verdict {
         /// What to answer when the session is open.
         accept: Accept,
     },
+    /// A browser looks at the address: it may get a page.
+    Page {
+        /// HEAD: the answer has no body.
+        head_only: bool,
+    },
     /// Answer and close.
     Refuse(Refusal),
 }
@@ -69,7 +74,7 @@ impl Accept {
 /// Why a request gets no WebSocket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// A browser looking at the address.
+    /// Something else looking at the address.
     #[error("not a WebSocket request")]
     NotWebSocket {
         /// HEAD: the answer has no body.
@@ -164,6 +169,9 @@ pub fn judge(bytes: &[u8]) -> Verdict {
     match request.parse(head) {
         Ok(httparse::Status::Complete(len)) => match upgrade(&request) {
             Ok(accept) => Verdict::Upgrade { head: len, accept },
+            Err(Refusal::NotWebSocket { head_only }) if wants_html(&request) => {
+                Verdict::Page { head_only }
+            }
             Err(refusal) => Verdict::Refuse(refusal),
         },
         Ok(httparse::Status::Partial) if bytes.len() >= MAX_HEAD => {
@@ -212,6 +220,16 @@ fn upgrade(request: &httparse::Request<'_, '_>) -> Result<Accept, Refusal> {
     let forwarded =
         Forwarded { chain: list(request, "x-forwarded-for"), real_ip: text(request, "x-real-ip") };
     Ok(Accept { key: BASE64.encode(&digest), binary, shown, forwarded, is_vpn_ws })
+}
+
+/// Whether the client is a browser with a person behind it: it asks for HTML by name (RFC 9110
+/// §12.5.1), where programs ask for anything.
+fn wants_html(request: &httparse::Request<'_, '_>) -> bool {
+    let accept = list(request, "accept");
+    accept.iter().any(|item| {
+        let kind = item.split(';').next().unwrap_or_default();
+        kind.trim().eq_ignore_ascii_case("text/html")
+    })
 }
 
 /// The only value of a header, without white space around it. None if it is missing or repeated.
@@ -290,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn a_browser_is_told_that_tls_works() {
+    fn who_does_not_get_the_page_is_told_that_tls_works() {
         let response = refusal("GET / HTTP/1.1\r\nHost: h\r\n\r\n").response();
         assert!(response.starts_with("HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\n"));
         assert!(
@@ -298,6 +316,23 @@ mod tests {
         );
         let head = refusal("HEAD / HTTP/1.1\r\n\r\n").response();
         assert!(head.contains("Content-Length: ") && head.ends_with("\r\n\r\n"));
+    }
+
+    #[test]
+    fn a_browser_that_asks_for_html_is_to_get_the_page_and_a_program_is_not() {
+        let judged = |line: &str, accept: &str| {
+            judge(format!("{line} HTTP/1.1\r\nHost: h\r\nAccept: {accept}\r\n\r\n").as_bytes())
+        };
+        let browser = "application/xhtml+xml, Text/HTML;q=0.9,*/*;q=0.8";
+        assert_eq!(judged("GET /?token=x", browser), Verdict::Page { head_only: false });
+        assert_eq!(judged("HEAD /any/path", "text/html"), Verdict::Page { head_only: true });
+        assert_eq!(judged("POST /", browser), Verdict::Refuse(Refusal::Method));
+        for accept in ["*/*", "text/*", "text/html2", "application/json", ""] {
+            let refused = Verdict::Refuse(Refusal::NotWebSocket { head_only: false });
+            assert_eq!(judged("GET /", accept), refused, "{accept}");
+        }
+        let upgrade = format!("{GOOD}Accept: text/html\r\n\r\n");
+        assert!(matches!(judge(upgrade.as_bytes()), Verdict::Upgrade { .. }));
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub mod http;
 mod listen;
 mod log_limit;
 mod namespaces;
+mod page;
 mod proxy;
 mod rate;
 mod sandbox;

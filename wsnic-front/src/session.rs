@@ -16,7 +16,7 @@ use crate::sessions::Sessions;
 use crate::shuttle::{End, Lifetime, Shuttle, TAP_INTEREST};
 use crate::stream::{Socket, Stream};
 use crate::tls::{self, Tls, TlsError};
-use crate::{proxy, ws};
+use crate::{page, proxy, ws};
 use rustls::ServerConfig;
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -41,6 +41,8 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const TLS_HANDSHAKE: u8 = 22;
 /// An answer or close message has this long to be taken.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+/// The page has this long: 30 KB on a slow line.
+const PAGE_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of a refused request that are still read, so that its sender gets to read the answer.
 const MAX_LINGER: usize = 1024 * 1024;
 /// vpn-ws-client loses what comes in one packet with the 101.
@@ -117,6 +119,8 @@ pub struct Context {
     pub trusted: Vec<IpBlock>,
     /// Whether those begin with the PROXY protocol.
     pub proxy_protocol: bool,
+    /// Whether browsers get the page.
+    pub page: bool,
     /// How long a session may last.
     pub session_time: Option<Duration>,
     /// How long a guest may be idle.
@@ -271,6 +275,12 @@ async fn handshake(
                 Err(refusal) => refusal,
             }
         }
+        Ok(Some(Verdict::Page { head_only })) if context.page => {
+            tracing::debug!(%client, "a browser gets the page");
+            farewell(&stream, &page::response(head_only), PAGE_LIMIT).await;
+            return None;
+        }
+        Ok(Some(Verdict::Page { head_only })) => Refusal::NotWebSocket { head_only },
         Ok(Some(Verdict::Refuse(refusal))) => refusal,
         Ok(Some(Verdict::Incomplete) | None) => return None,
         Err(_) => Refusal::Timeout,
@@ -364,18 +374,23 @@ async fn read_head(_: Sandboxed, stream: &Stream, bytes: &mut Vec<u8>) -> Option
     }
 }
 
-/// Answers and closes so that the answer arrives: a reset would take it from the client's hands.
+/// Says why not.
 async fn refuse(context: &Context, stream: Stream, client: Client, refusal: Refusal) {
     context.sessions.refused(refusal.kind());
     if context.log.allows() {
         tracing::info!(%client, reason = %refusal, "refused");
     }
-    let answer = async {
-        stream.write_all(refusal.response().as_bytes()).await?;
-        linger(&stream, MAX_LINGER).await
+    farewell(&stream, &refusal.response(), FAREWELL_LIMIT).await;
+}
+
+/// Answers and closes so that the answer arrives: a reset would take it from the client's hands.
+async fn farewell(stream: &Stream, answer: &str, limit: Duration) {
+    let answered = async {
+        stream.write_all(answer.as_bytes()).await?;
+        linger(stream, MAX_LINGER).await
     };
     // A client that does not take its answer gets none.
-    let _ = timeout(FAREWELL_LIMIT, answer).await;
+    let _ = timeout(limit, answered).await;
 }
 
 /// Says that nothing more comes, and reads what the client still sends, at most `limit` bytes,

@@ -350,6 +350,7 @@ async fn serve(
         passwords,
         trusted: settings.door.trusted_proxies.clone(),
         proxy_protocol: settings.door.proxy_protocol,
+        page: settings.server.page,
         session_time: seconds(settings.door.session_time),
         idle_time: seconds(settings.door.idle_time),
         dhcp: dhcp.map(|dhcp| Rc::new(RefCell::new(dhcp))),

@@ -26,6 +26,7 @@ pub enum OptionId {
     ListenMode,
     ListenOwner,
     MaxClients,
+    Page,
     AllowedOrigins,
     TokenFile,
     JwtKeyFile,
@@ -214,7 +215,7 @@ impl Kind {
             }
             Kind::Port => "a number from 1 to 65535".to_owned(),
             Kind::Number { min, max } => format!("a whole number from {min} to {max}"),
-            Kind::Flag => "yes or no (also true, t, 1, false, f, 0)".to_owned(),
+            Kind::Flag => "yes or no (also on, true, t, 1, off, false, f, 0)".to_owned(),
             Kind::Present => "the option without a value".to_owned(),
             Kind::Choice(words) => match words.split_last() {
                 Some((last, [])) => (*last).to_owned(),

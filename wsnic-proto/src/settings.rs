@@ -97,6 +97,8 @@ pub struct Server {
     pub listen_owner: Option<(String, Option<String>)>,
     /// Sessions at the same time, 1 to 24,000 (a thousand on each of 24 bridges).
     pub max_clients: u32,
+    /// Whether browsers get the page that tests the server.
+    pub page: bool,
 }
 
 /// What follows for a client without a certificate, where clients are asked for one.

@@ -37,15 +37,15 @@ fn server() -> impl Strategy<Value = Server> {
     let mode = mode.prop_filter("no execution", |mode| mode & 0o111 == 0);
     let owner = option::of(("[a-z]{1,9}", option::of("[a-z]{1,9}")));
     let unix = (sockets, mode, owner);
-    (addresses, 1u16.., 1u16.., tls, more, unix, 1u32..=24_000).prop_map(
-        |(addresses, ws_port, wss_port, tls, more, (sockets, mode, listen_owner), max_clients)| {
+    (addresses, (1u16.., 1u16..), tls, more, unix, 1u32..=24_000, any::<bool>()).prop_map(
+        |(addresses, ports, tls, more, (sockets, mode, listen_owner), max_clients, page)| {
             let is_tls = tls.is_some();
             let (wss_cert, wss_key) = tls.map_or((None, None), |(cert, key)| (Some(cert), key));
             let (more, client_ca, optional) = more;
             Server {
                 addresses: addresses.into_iter().collect(),
-                ws_port,
-                wss_port,
+                ws_port: ports.0,
+                wss_port: ports.1,
                 wss_cert,
                 wss_key,
                 wss_more_certs: more.into_iter().filter(|_| is_tls).map(Into::into).collect(),
@@ -55,6 +55,7 @@ fn server() -> impl Strategy<Value = Server> {
                 listen_mode: mode,
                 listen_owner,
                 max_clients,
+                page,
             }
         },
     )

@@ -5,7 +5,7 @@ use tungstenite::handshake::derive_accept_key;
 use wsnic_front::http::{MAX_HEAD, Refusal, Verdict, judge};
 
 /// The verdict on a head does not depend on how it is cut into reads; a head beyond its limits is
-/// refused; only what asks for a WebSocket gets one; every answer is well-formed HTTP.
+/// refused; only what asks for a WebSocket gets one, only who asks for HTML the page; every answer is well-formed HTTP.
 ///
 /// Input: a byte from which the lengths of the reads follow, then the head.
 pub fn http_head(bytes: &[u8]) {
@@ -25,6 +25,12 @@ pub fn http_head(bytes: &[u8]) {
     match &whole {
         Verdict::Incomplete => assert!(sent.len() < MAX_HEAD),
         Verdict::Refuse(refusal) => check_refusal(*refusal),
+        Verdict::Page { .. } => {
+            let text = String::from_utf8_lossy(sent).to_ascii_lowercase();
+            let is_get = text.trim_start().starts_with("get ");
+            assert!(is_get || text.trim_start().starts_with("head "), "a page for GET and HEAD");
+            assert!(text.contains("accept:") && text.contains("text/html"));
+        }
         Verdict::Upgrade { head, accept } => {
             let (head, _) = sent.split_at(*head);
             check_upgrade(head, &accept.response());

@@ -36,8 +36,8 @@ impl Given {
     /// Any other word.
     pub fn flag(&self) -> Result<bool, ConfError> {
         match self.value.to_ascii_lowercase().as_str() {
-            "yes" | "true" | "t" | "1" => Ok(true),
-            "no" | "false" | "f" | "0" => Ok(false),
+            "yes" | "on" | "true" | "t" | "1" => Ok(true),
+            "no" | "off" | "false" | "f" | "0" => Ok(false),
             _ => Err(self.error(
                 "is neither yes nor no",
                 format!("give {}", crate::options::Kind::Flag.allowed()),

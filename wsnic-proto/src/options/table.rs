@@ -150,6 +150,15 @@ pub static OPTIONS: &[OptionSpec] = &[
         ..SERVER
     },
     OptionSpec {
+        id: OptionId::Page,
+        name: "page",
+        kind: Kind::Flag,
+        default: "yes",
+        help: "Whether browsers that open the server's address get a page that tests the server. \
+               With no they get a short text.",
+        ..SERVER
+    },
+    OptionSpec {
         id: OptionId::AllowedOrigins,
         name: "allowed_origins",
         metavar: "ORIGINS",

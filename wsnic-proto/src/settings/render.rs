@@ -17,7 +17,7 @@ impl Settings {
             Nat::DefaultRoute => ("yes", ""),
             Nat::Interface(name) => ("yes", name.as_str()),
         };
-        let lines: [(OptionId, String); 49] = [
+        let lines: [(OptionId, String); 50] = [
             (OptionId::WsServerAddr, list(&server.addresses)),
             (OptionId::WsServerPort, server.ws_port.to_string()),
             (OptionId::WssServerPort, server.wss_port.to_string()),
@@ -30,6 +30,7 @@ impl Settings {
             (OptionId::ListenMode, format!("{:04o}", server.listen_mode)),
             (OptionId::ListenOwner, owner(server.listen_owner.as_ref())),
             (OptionId::MaxClients, server.max_clients.to_string()),
+            (OptionId::Page, if server.page { "yes" } else { "no" }.to_owned()),
             (OptionId::AllowedOrigins, door.allowed_origins.join(",")),
             (OptionId::TokenFile, path(door.token_file.as_ref())),
             (OptionId::JwtKeyFile, path(door.jwt_key_file.as_ref())),

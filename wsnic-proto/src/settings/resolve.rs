@@ -107,6 +107,7 @@ impl Resolver<'_> {
             listen_mode: self.required(OptionId::ListenMode, "is no such mode", parse::mode)?,
             listen_owner: self.optional(OptionId::ListenOwner, "names no user", parse::owner)?,
             max_clients: self.number(OptionId::MaxClients)?,
+            page: self.flag(OptionId::Page)?.unwrap_or(true),
         };
         self.check_tls(server)
     }

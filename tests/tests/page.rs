@@ -1,0 +1,231 @@
+//! The page that tests itself, in Chromium: green, and what it says of each trouble.
+//!
+//! `WSNIC_UPDATE_SCREENSHOTS=1` writes docs/screenshots anew.
+
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use wsnic_tests::browser::Browser;
+use wsnic_tests::services::checksum;
+use wsnic_tests::{Door, Identity, Lab, Server, wait_until};
+
+const HTTP: &str = "http://127.0.0.1:8086/";
+const PHONE: (u32, u32) = (390, 844);
+const DESKTOP: (u32, u32) = (900, 820);
+/// All steps, as they are when all is well.
+const GREEN: [&str; 5] = ["good"; 5];
+
+/// A browser whose tab has opened the page and tested.
+fn tested(lab: &Lab, url: &str, options: &[&str]) -> Browser {
+    let mut browser = Browser::start(&lab.srv, options);
+    browser.resize(PHONE, true, false);
+    browser.open(url);
+    wait_for_verdict(&mut browser);
+    browser
+}
+
+fn wait_for_verdict(browser: &mut Browser) {
+    browser.wait_for("!!document.querySelector('#verdict')?.dataset.state");
+}
+
+/// How each step went.
+fn states(browser: &mut Browser) -> Value {
+    browser.value("[...document.querySelectorAll('#steps li')].map((step) => step.dataset.state)")
+}
+
+/// What the page shows.
+fn text(browser: &mut Browser) -> String {
+    browser.value("document.body.innerText").as_str().expect("a text").to_owned()
+}
+
+fn screenshot(browser: &mut Browser, name: &str, size: (u32, u32), is_dark: bool) {
+    if std::env::var_os("WSNIC_UPDATE_SCREENSHOTS").is_none() {
+        return;
+    }
+    browser.resize((size.0, 100), false, is_dark);
+    let height = browser.value("document.documentElement.scrollHeight").as_u64().expect("a height");
+    let height = u32::try_from(height).expect("a page is not that long");
+    browser.resize((size.0, height), false, is_dark);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/screenshots");
+    std::fs::create_dir_all(&folder).expect("a folder can be made");
+    let picture = data_encoding::BASE64.decode(browser.screenshot().as_bytes()).expect("base64");
+    std::fs::write(folder.join(format!("{name}.png")), picture).expect("a file can be written");
+}
+
+fn finish(lab: Lab, server: Server, browser: Browser, files: &[PathBuf]) {
+    drop(browser);
+    wait_until("the page's guest has left", || lab.ports() == 0);
+    server.stop();
+    files.iter().for_each(|file| std::fs::remove_file(file).expect("a file of the test"));
+    lab.finish();
+}
+
+#[test]
+fn with_nat_and_dns_every_step_is_green_again_and_again_and_the_guest_leaves() {
+    let lab = Lab::new();
+    // One address for all: it has to be given back.
+    let server = Server::start(&lab, "inet_iface = wan0\nsubnet = 192.168.86.0/30\n");
+    let mut browser = tested(&lab, &format!("{HTTP}some/path?x=1&y=a%20b#here"), &[]);
+    assert_eq!(states(&mut browser), json!(GREEN), "{}", text(&mut browser));
+    let page = text(&mut browser);
+    for shown in ["192.168.86.2", "192.168.86.1", "example.com", "All is well", "not encrypted"] {
+        assert!(page.contains(shown), "no {shown:?} in:\n{page}");
+    }
+    let times = browser.value(
+        "[...document.querySelectorAll('.time')].every((time) => /^[0-9.]+ ms$/.test(time.innerText))",
+    );
+    assert_eq!(times, json!(true), "{page}");
+    let address = "ws://127.0.0.1:8086/some/path?x=1&y=a%20b";
+    assert_eq!(browser.value("document.querySelector('#url').value"), json!(address));
+    wait_until("the page's guest has left", || lab.ports() == 0);
+
+    browser.value("document.querySelector('#again').click()");
+    wait_for_verdict(&mut browser);
+    assert_eq!(states(&mut browser), json!(GREEN), "{}", text(&mut browser));
+    assert!(text(&mut browser).contains("192.168.86.2"), "the address was given back");
+    // It asked its own server only, and the browser found nothing to complain of.
+    let requests = browser.requests();
+    assert_eq!(requests.iter().filter(|url| *url == address).count(), 2, "{requests:?}");
+    let is_own = |url: &String| {
+        ["http://127.0.0.1:8086/", "ws://127.0.0.1:8086/", "data:,"]
+            .iter()
+            .any(|own| url.starts_with(own))
+    };
+    assert!(requests.iter().all(is_own), "{requests:?}");
+    assert_eq!(browser.complaints(), Vec::<String>::new());
+
+    browser.value("document.querySelector('#copy').click()");
+    browser.wait_for("document.querySelector('#copied').innerText === 'Copied.'");
+    let fits = "document.documentElement.scrollWidth <= innerWidth";
+    for width in [320, PHONE.0, DESKTOP.0] {
+        browser.resize((width, 800), true, false);
+        assert_eq!(browser.value(fits), json!(true), "{width} pixels are enough");
+    }
+    browser.value("document.querySelector('#copied').textContent = ''; getSelection().empty(); document.activeElement.blur()");
+    screenshot(&mut browser, "page-phone", PHONE, false);
+    screenshot(&mut browser, "page-phone-dark", PHONE, true);
+    screenshot(&mut browser, "page-desktop", DESKTOP, false);
+    finish(lab, server, browser, &[]);
+}
+
+#[test]
+fn without_the_internet_the_page_says_how_guests_get_it() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let mut browser = tested(&lab, HTTP, &[]);
+    let page = text(&mut browser);
+    assert_eq!(states(&mut browser), json!(["good", "good", "good", "good", "warn"]), "{page}");
+    assert!(page.contains("--enable-inet") && page.contains("enable_inet=yes"), "{page}");
+    screenshot(&mut browser, "page-no-internet", PHONE, false);
+    finish(lab, server, browser, &[]);
+}
+
+#[test]
+fn a_name_server_that_is_silent_or_knows_nothing_is_named() {
+    let lab = Lab::new();
+    let conf = "inet_iface = wan0\ndhcp_nameserver = 93.184.216.34\n";
+    let server = Server::start(&lab, conf);
+    let mut browser = tested(&lab, HTTP, &[]);
+    let page = text(&mut browser);
+    assert_eq!(states(&mut browser), json!(["good", "good", "good", "good", "bad"]), "{page}");
+    assert!(page.contains("93.184.216.34 does not answer"), "{page}");
+    assert!(page.contains("host_firewall=open") && page.contains("dhcp_nameserver"), "{page}");
+    finish(lab, server, browser, &[]);
+}
+
+#[test]
+fn without_dhcp_the_page_says_which_options_to_look_at() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "dhcp_service = disabled\n");
+    let mut browser = tested(&lab, HTTP, &[]);
+    let page = text(&mut browser);
+    assert_eq!(states(&mut browser), json!(["good", "bad", "skip", "skip", "skip"]), "{page}");
+    assert!(page.contains("No answer to DHCP") && page.contains("dhcp_service"), "{page}");
+    screenshot(&mut browser, "page-no-dhcp", PHONE, true);
+    finish(lab, server, browser, &[]);
+}
+
+#[test]
+fn where_a_token_is_needed_the_page_says_so_and_takes_it_in_its_address() {
+    let lab = Lab::new();
+    let (secret, path) = ("correct-horse-battery-staple-0001", lab.file("tokens"));
+    let line = format!("alice sha256:{}\n", checksum(secret.as_bytes()));
+    std::fs::write(&path, line).expect("a file can be written");
+    let server = Server::start(&lab, &format!("token_file = {}\n", path.display()));
+    let mut browser = tested(&lab, HTTP, &[]);
+    let page = text(&mut browser);
+    assert_eq!(states(&mut browser), json!(["bad", "skip", "skip", "skip", "skip"]), "{page}");
+    assert!(page.contains("a token is needed: add ?token="), "{page}");
+    screenshot(&mut browser, "page-no-token", PHONE, false);
+    browser.open(&format!("{HTTP}?token=wrong"));
+    wait_for_verdict(&mut browser);
+    let page = text(&mut browser);
+    assert!(page.contains("the token in this page's address is wrong"), "{page}");
+    browser.open(&format!("{HTTP}?token={secret}"));
+    wait_for_verdict(&mut browser);
+    assert_eq!(states(&mut browser)[0], json!("good"), "{}", text(&mut browser));
+    finish(lab, server, browser, &[path]);
+}
+
+#[test]
+fn a_server_that_is_gone_is_told_from_one_that_refuses() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let mut browser = tested(&lab, HTTP, &[]);
+    server.stop();
+    browser.value("document.querySelector('#again').click()");
+    wait_for_verdict(&mut browser);
+    let page = text(&mut browser);
+    assert_eq!(states(&mut browser), json!(["bad", "skip", "skip", "skip", "skip"]), "{page}");
+    assert!(page.contains("The server does not answer"), "{page}");
+    drop(browser);
+    lab.finish();
+}
+
+#[test]
+fn by_https_the_page_tests_wss_and_says_that_tls_works() {
+    let lab = Lab::new();
+    let identity = Identity::self_signed(&["localhost", "127.0.0.1"]);
+    let certificate = lab.file("server.pem");
+    identity.write(&certificate);
+    let conf = format!("inet_iface = wan0\nwss_server_cert = {}\n", certificate.display());
+    let server = Server::start(&lab, &conf);
+    let hash = lab.srv.output(Command::new("sh").env("CERT", &certificate).args([
+        "-euc",
+        "openssl x509 -in $CERT -pubkey -noout | openssl pkey -pubin -outform der | \
+         openssl dgst -sha256 -binary | base64",
+    ]));
+    let hash = String::from_utf8(hash.stdout).expect("base64");
+    let spki = format!("--ignore-certificate-errors-spki-list={}", hash.trim());
+    let mut browser = Browser::start(&lab.srv, &[]);
+    let why = browser.fails_to_open("https://localhost:8087/");
+    assert!(why.contains("CERT_AUTHORITY_INVALID"), "{why}");
+    drop(browser);
+    let mut browser = tested(&lab, "https://localhost:8087/room", &[&spki]);
+    let page = text(&mut browser);
+    assert_eq!(states(&mut browser), json!(GREEN), "{page}");
+    assert!(page.contains("TLS works"), "{page}");
+    let url = browser.value("document.querySelector('#url').value");
+    assert_eq!(url, json!("wss://localhost:8087/room"));
+    screenshot(&mut browser, "page-https", DESKTOP, true);
+    finish(lab, server, browser, &[certificate]);
+}
+
+#[test]
+fn page_off_leaves_browsers_with_the_short_text() {
+    let lab = Lab::new();
+    let request = b"GET / HTTP/1.1\r\nHost: wsnic\r\nAccept: text/html\r\n\r\n";
+    for (conf, status) in [("", 200), ("page = off\n", 426)] {
+        let server = Server::start(&lab, conf);
+        let mut door = Door::knock(&lab);
+        door.send(request);
+        let response = door.response();
+        door.wait_for_end();
+        assert_eq!(response.status, status, "{conf}: {response:?}");
+        let policy = response.header("content-security-policy");
+        assert_eq!(policy.is_some(), status == 200, "{conf}");
+        assert!(response.head.len() + response.body.len() <= 30_000, "the page's bar");
+        server.stop();
+    }
+    lab.finish();
+}
