@@ -43,8 +43,6 @@ const HELPER_LIMIT: Duration = Duration::from_secs(10);
 /// Pause between attempts to reach it.
 const HELPER_PAUSE: Duration = Duration::from_millis(50);
 
-/// Pieces in which the scheduler gives this process its share of a core: about a turn of a session.
-const SLICE: Duration = Duration::from_micros(200);
 /// Fds for everything but clients.
 const SPARE_FDS: u64 = 64;
 
@@ -125,10 +123,6 @@ fn run() -> Result<(), StartError> {
     parent::heed(&matches).map_err(system("watch the parent"))?;
     let closer = FdCloser::start().map_err(system("start a thread"))?;
     let passwords = Passwords::start().map_err(system("start a thread"))?;
-    // Guests' frames wait for this thread, often on a core that has other work.
-    if let Err(error) = process::work_in_slices(SLICE) {
-        tracing::debug!(%error, "the scheduler's slices stay as they are");
-    }
     let sandboxed = closed.seal()?;
     if let Some(probe) = probe::wanted(&matches) {
         probe.make();
