@@ -2,7 +2,7 @@
 
 use crate::stage::{Guest, Stage};
 use nix::sys::socket::{MsgFlags, recv};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -65,22 +65,23 @@ pub fn wait(window: Duration, came: impl Fn() -> bool) {
 impl Flow {
     /// Between a guest and the gateway.
     pub fn between(stage: &Stage, guest: &Guest, from_guest: bool) -> Flow {
-        if from_guest {
+        let started = if from_guest {
             Flow::start(&guest.netns, &stage.lab.srv, GATEWAY)
         } else {
             Flow::start(&stage.lab.srv, &guest.netns, guest.address)
-        }
+        };
+        started.unwrap_or_else(|error| panic!("no way through {}: {error}", stage.kind.name()))
     }
 
     /// Connects from one namespace to an address in another and starts to send.
-    fn start(from: &Netns, to: &Netns, address: Ipv4Addr) -> Flow {
+    fn start(from: &Netns, to: &Netns, address: Ipv4Addr) -> io::Result<Flow> {
         let listener = to.enter(|| TcpListener::bind((address, 0))).expect("a free port");
         let port = listener.local_addr().expect("a listener has an address").port();
         let connect = || {
             let address = SocketAddr::from((address, port));
             TcpStream::connect_timeout(&address, wsnic_tests::LIMIT)
         };
-        let source = from.enter(connect).expect("the way is open");
+        let source = from.enter(connect)?;
         let (sink, _) = listener.accept().expect("a connection was made");
         let received = Arc::new(AtomicU64::new(0));
         let handle = |end: &TcpStream| end.try_clone().expect("one more handle");
@@ -90,7 +91,7 @@ impl Flow {
             std::thread::spawn(move || send(source)),
             std::thread::spawn(move || discard(&sink, &count)),
         ];
-        Flow { received, ends, threads }
+        Ok(Flow { received, ends, threads })
     }
 
     /// Bytes of payload that have arrived.
