@@ -75,8 +75,8 @@ fuzz:
 conformance: setup
 	@$(CARGO) build --locked --workspace --all-features --bins
 	@echo "== the Autobahn testsuite (root)"
-	@WSNIC_BIN_DIR=$(TARGET)/debug $(CARGO) test --locked --package wsnic-tests --test conformance \
-		-- --ignored --nocapture
+	@WSNIC_CONFORMANCE=all WSNIC_BIN_DIR=$(TARGET)/debug $(CARGO) test --locked \
+		--package wsnic-tests --test conformance -- --nocapture
 
 # Options by ARGS, such as ARGS="--only tcp --rounds 3 --seconds 2"; WSNIC_PYTHON is a checkout of the
 # Python program to compare with. docs/performance.md says what is measured.

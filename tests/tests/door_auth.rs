@@ -195,6 +195,47 @@ fn sign(lab: &Lab, header: &str, claims: &str, key: &str) -> String {
 }
 
 #[test]
+fn tokens_signed_by_ed25519_are_checked_by_the_public_key() {
+    let lab = Lab::new();
+    let (key, public) = (lab.file("ed.key"), lab.file("ed.pub"));
+    lab.srv.run(&format!("openssl genpkey -algorithm ed25519 -out {}", key.display()));
+    lab.srv.run(&format!("openssl pkey -in {} -pubout -out {}", key.display(), public.display()));
+    let server = Server::start(&lab, &format!("jwt_key_file = {}\n", public.display()));
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let claims = format!(r#"{{"sub":"grace","exp":{}}}"#, now + 600);
+    let good = sign_by_openssl(&lab, &claims, &key);
+    assert_eq!(status(&lab.srv, local(), &format!("/?token={good}"), &[]), 0);
+    server.wait_for_log("identity=\"grace (signed token)\"");
+    // The public key is no secret: whoever takes it for one is refused.
+    let text = std::fs::read_to_string(&public).expect("the key");
+    let forged = sign(&lab, r#"{"alg":"HS256"}"#, &claims, &text);
+    let other = lab.file("other.key");
+    lab.srv.run(&format!("openssl genpkey -algorithm ed25519 -out {}", other.display()));
+    let foreign = sign_by_openssl(&lab, &claims, &other);
+    for wrong in [forged, foreign] {
+        assert_eq!(status(&lab.srv, local(), &format!("/?token={wrong}"), &[]), 403);
+    }
+    nothing_secret(&server, &[&good]);
+    server.stop();
+    finish(lab, &[&key, &public, &other]);
+}
+
+/// A JWT whose signature (EdDSA) openssl has made.
+fn sign_by_openssl(lab: &Lab, claims: &str, key: &Path) -> String {
+    const PROGRAM: &str = "import base64,subprocess,sys,tempfile\n\
+        b=lambda x:base64.urlsafe_b64encode(x).rstrip(b'=')\n\
+        t=b(b'{\"alg\":\"EdDSA\"}')+b'.'+b(sys.argv[1].encode())\n\
+        f=tempfile.NamedTemporaryFile(); f.write(t); f.flush()\n\
+        s=subprocess.check_output(['openssl','pkeyutl','-sign','-rawin','-inkey',sys.argv[2],'-in',f.name])\n\
+        print((t+b'.'+b(s)).decode(),end='')";
+    let mut python = Command::new("python3");
+    python.args(["-c", PROGRAM, claims]).arg(key);
+    let output = lab.srv.output(&mut python);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("a token")
+}
+
+#[test]
 fn passwords_of_htpasswd_let_in_and_wrong_ones_do_not() {
     let lab = Lab::new();
     let path = lab.file("htpasswd");

@@ -5,6 +5,7 @@ use crate::auth::{
     Auth, AuthError, Identity, Judgement, NameEntered, Names, Passwords, Shown, Source, Sources,
 };
 use crate::dhcp_port::{Dhcp, DhcpPort};
+use crate::end::{End, Lifetime};
 use crate::fd_closer::FdCloser;
 use crate::helper::Helper;
 use crate::http::{self, Accept, MAX_HEAD, Refusal, Verdict};
@@ -13,7 +14,7 @@ use crate::log_limit::LogLimit;
 use crate::rate::Limiter;
 use crate::sandbox::Sandboxed;
 use crate::sessions::Sessions;
-use crate::shuttle::{End, Lifetime, Shuttle, TAP_INTEREST};
+use crate::shuttle::{Shuttle, TAP_INTEREST};
 use crate::stream::{Socket, Stream};
 use crate::tls::{self, Tls, TlsError};
 use crate::{page, proxy, ws};

@@ -3,8 +3,8 @@
 //! A session is listed from its port to its end. What it moves is counted where it moves; nothing here
 //! costs a frame anything.
 
+use crate::counters::Counters;
 use crate::session::Client;
-use crate::shuttle::Counters;
 use serde::Serialize;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -18,10 +18,14 @@
 //! Nothing here allocates per frame, takes a lock, or logs.
 
 use crate::codel::Codel;
+use crate::counters::{Counters, add};
 use crate::dhcp_port::DhcpPort;
+use crate::end::{End, Lifetime};
+use crate::outbox::Outbox;
 use crate::rate::{Limiter, Share};
 use crate::stream::Stream;
-use crate::ws::{self, Event, MAX_HEADER, Opcode, Violation};
+use crate::turn::{TURN, Turn};
+use crate::ws::{self, Event, MAX_HEADER, Opcode};
 use nix::errno::Errno;
 use nix::sys::uio;
 use nix::unistd;
@@ -35,9 +39,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use wsnic_proto::Frame;
 use wsnic_proto::frame::FramePolicy;
 use wsnic_proto::offload::{self, Offered, Run, Segments};
-use wsnic_proto::{Frame, MacAddr};
 
 /// Bytes of the thread's buffer for what clients send: a whole message and the start of others.
 const READ_BUFFER: usize = 256 * 1024;
@@ -47,13 +51,10 @@ const BATCH: usize = 64 * 1024;
 /// wait in a port (PORT_QUEUE_LEN of `wsnic-priv`), so that what is left behind them is a queue that
 /// stands, as [`Codel`] understands it.
 const BATCH_FRAMES: u64 = 512;
-/// How long one session may work before others get their turn. In time, because that is what it takes
-/// from them: a short frame costs as much as ten times its bytes in a long one.
-const TURN: Duration = Duration::from_micros(250);
 /// Bytes of room before what clients send: see [`Shuttle::write_in_place`].
 const ROOM: usize = offload::HEADER_LEN;
 /// Room behind [`BATCH`] for the longest frame and its header, or most of what one is cut into.
-const WRITE_BUFFER: usize = BATCH + 128 * 1024;
+pub const WRITE_BUFFER: usize = BATCH + 128 * 1024;
 /// Bytes of the longest thing that a TAP gives: header, Ethernet header with a tag, IP packet.
 const LONGEST_READ: usize = offload::HEADER_LEN + 18 + 65_535;
 /// Bytes of the shortest frame as a message: header, mask, and a frame of a header only.
@@ -62,8 +63,6 @@ const SHORTEST_MESSAGE: usize = 2 + 4 + 14;
 const LEAST_READ: usize = 256;
 /// The same, however long it takes to pass them on.
 const LEAST_IN_TURN: usize = 4 * 1024;
-/// Control messages and DHCP answers are dropped when this much waits for a client already.
-const MAX_WAITING: usize = WRITE_BUFFER + 16 * 1024;
 /// A client that is silent for this long is asked whether it is there.
 const PING_AFTER: Duration = Duration::from_secs(30);
 /// A client that is silent for this long is gone.
@@ -79,88 +78,8 @@ thread_local! {
     static RUN: RefCell<Run> = RefCell::new(Run::new());
 }
 
-/// Why a session ends.
-#[derive(Debug, thiserror::Error)]
-pub enum End {
-    /// The client sent a close message, with this code.
-    #[error("the client closed the session")]
-    Closed(Option<u16>),
-    /// The connection ended without one.
-    #[error("the connection was lost")]
-    Lost,
-    /// The client broke the protocol.
-    #[error("the client broke the protocol: {0}")]
-    Violation(#[from] Violation),
-    /// Nothing came from the client for [`DEAD_AFTER`].
-    #[error("the client is silent")]
-    Silent,
-    /// The time of the session is over.
-    #[error("the session's time is over")]
-    Expired,
-    /// The guest has sent no frame for too long.
-    #[error("the guest is idle")]
-    Idle,
-    /// The TAP is gone.
-    #[error("the port was deleted")]
-    PortLost,
-    /// An operator has ended it.
-    #[error("an operator ended the session")]
-    Kicked,
-    /// The server is shutting down.
-    #[error("the server is shutting down")]
-    Shutdown,
-}
-
-impl End {
-    /// The code for the close message; None when nobody would read it.
-    pub fn close_code(&self) -> Option<u16> {
-        match self {
-            End::Closed(code) => Some(code.unwrap_or(ws::code::NORMAL)),
-            End::Lost => None,
-            End::Violation(violation) => Some(violation.close_code()),
-            End::Silent | End::Shutdown => Some(ws::code::GOING_AWAY),
-            End::Expired | End::Idle | End::Kicked => Some(ws::code::POLICY),
-            End::PortLost => Some(ws::code::INTERNAL),
-        }
-    }
-}
-
-/// What has gone through a session.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Frames from the guest that went to the bridge.
-    pub frames_in: Cell<u64>,
-    /// Their bytes.
-    pub bytes_in: Cell<u64>,
-    /// Frames from the bridge that were sent to the guest.
-    pub frames_out: Cell<u64>,
-    /// Their bytes.
-    pub bytes_out: Cell<u64>,
-    /// Frames from the bridge that were dropped so that a slow client's queue stays short.
-    pub late: Cell<u64>,
-    /// Messages of the client that were not fit for the bridge.
-    pub dropped: Cell<u64>,
-    /// The guest's address, by its last frame that was looked at.
-    pub mac: Cell<Option<MacAddr>>,
-    /// Text messages, ignored.
-    pub texts: Cell<u64>,
-}
-
-/// How long a session may last; None: no end.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Lifetime {
-    /// The end, whatever happens.
-    pub ends: Option<Instant>,
-    /// The longest time without a frame of the guest.
-    pub idle: Option<Duration>,
-}
-
 /// From the guest, to the guest.
 pub type Limits = (Option<Limiter>, Option<Limiter>);
-
-fn add(counter: &Cell<u64>, amount: usize) {
-    counter.set(counter.get() + amount as u64);
-}
 
 /// A session that is open.
 pub struct Shuttle {
@@ -172,8 +91,7 @@ pub struct Shuttle {
     offloads: bool,
     limit_up: RefCell<Option<Limiter>>,
     limit_down: RefCell<Option<Limiter>>,
-    outbox: RefCell<Vec<u8>>,
-    outbox_filled: Notify,
+    outbox: Outbox,
     text_came: Notify,
     last_heard: Cell<Instant>,
     last_frame: Cell<Instant>,
@@ -201,8 +119,7 @@ impl Shuttle {
             offloads,
             limit_up: RefCell::new(limit_up),
             limit_down: RefCell::new(limit_down),
-            outbox: RefCell::default(),
-            outbox_filled: Notify::new(),
+            outbox: Outbox::default(),
             text_came: Notify::new(),
             last_heard: Cell::new(Instant::now()),
             last_frame: Cell::new(Instant::now()),
@@ -228,7 +145,7 @@ impl Shuttle {
 
     /// Gives the parts back when the session has ended: what is still to be sent, and the TAP.
     pub fn into_parts(self) -> (Stream, Vec<u8>, OwnedFd) {
-        (self.stream, self.outbox.into_inner(), self.tap.into_inner())
+        (self.stream, self.outbox.into_bytes(), self.tap.into_inner())
     }
 
     async fn guest_to_bridge(&self, early: Vec<u8>, mut decoder: ws::Decoder) -> End {
@@ -340,7 +257,7 @@ impl Shuttle {
                         add(&self.counters.texts, 1);
                         self.text_came.notify_one();
                     }
-                    Some(Event::Ping(payload)) => self.post(Opcode::Pong, payload),
+                    Some(Event::Ping(payload)) => self.outbox.post(Opcode::Pong, payload),
                     Some(Event::Close(code)) => {
                         self.flush_run(bytes, run)?;
                         return Err(End::Closed(code));
@@ -391,7 +308,7 @@ impl Shuttle {
         let Some(dhcp) = &self.dhcp else { return true };
         if frame.is_to_dhcp_server() {
             if let Some(answer) = dhcp.answer(message) {
-                self.post(Opcode::Binary, &answer);
+                self.outbox.post(Opcode::Binary, &answer);
             }
             return false;
         }
@@ -460,7 +377,7 @@ impl Shuttle {
         // How long the last batch was held up, and whether the TAP was empty behind it.
         let (mut waited, mut drained) = (Duration::ZERO, true);
         loop {
-            match self.flush().await {
+            match self.outbox.flush(&self.stream).await {
                 Ok(wait) => waited += wait,
                 Err(end) => return end,
             }
@@ -470,7 +387,7 @@ impl Shuttle {
                     Ok(guard) => guard,
                     Err(_) => return End::PortLost,
                 },
-                () = self.outbox_filled.notified() => continue,
+                () = self.outbox.posted() => continue,
             };
             let late = match waited {
                 Duration::ZERO => 0,
@@ -486,7 +403,7 @@ impl Shuttle {
                 if drained {
                     guard.clear_ready();
                 }
-                self.send(&buffer[..len])?;
+                self.outbox.send(&self.stream, &buffer[..len])?;
                 Ok((len, drained))
             });
             turn.end();
@@ -575,7 +492,7 @@ impl Shuttle {
                 }
                 while let Some(size) = frames.next_len().filter(|_| !unwanted) {
                     if len + MAX_HEADER + size > buffer.len() {
-                        self.send(&buffer[..len])?;
+                        self.outbox.send(&self.stream, &buffer[..len])?;
                         len = 0;
                     }
                     let (header, header_len) = ws::header(Opcode::Binary, size);
@@ -599,60 +516,6 @@ impl Shuttle {
             add(&self.counters.late, 1);
         }
         is_late
-    }
-
-    /// Sends a control message or an answer of our own, or drops it if too much waits already.
-    fn post(&self, opcode: Opcode, payload: &[u8]) {
-        let mut outbox = self.outbox.borrow_mut();
-        if outbox.len() + payload.len() + MAX_HEADER > MAX_WAITING {
-            return;
-        }
-        let (header, len) = ws::header(opcode, payload.len());
-        outbox.extend_from_slice(&header[..len]);
-        outbox.extend_from_slice(payload);
-        self.outbox_filled.notify_one();
-    }
-
-    /// Sends `bytes`, keeping in the outbox what the socket does not take.
-    fn send(&self, bytes: &[u8]) -> Result<(), End> {
-        let mut outbox = self.outbox.borrow_mut();
-        let mut sent = 0;
-        // Something may have been posted since the last flush: messages stay whole and in order.
-        if outbox.is_empty() {
-            while sent < bytes.len() {
-                match self.stream.try_write(&bytes[sent..]) {
-                    Ok(len) => sent += len,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(_) => return Err(End::Lost),
-                }
-                // What a socket does not take at once it does not take yet; TLS takes it in pieces.
-                if !self.stream.is_tls() {
-                    break;
-                }
-            }
-        }
-        outbox.extend_from_slice(&bytes[sent..]);
-        Ok(())
-    }
-
-    /// Waits until the socket has taken all that waits for it; returns for how long.
-    async fn flush(&self) -> Result<Duration, End> {
-        let is_done = || self.outbox.borrow().is_empty() && !self.stream.has_unsent();
-        if is_done() {
-            return Ok(Duration::ZERO);
-        }
-        let started = Instant::now();
-        while !is_done() {
-            self.stream.writable().await.map_err(|_| End::Lost)?;
-            let mut outbox = self.outbox.borrow_mut();
-            match self.stream.try_write(&outbox) {
-                Ok(sent) if sent == outbox.len() => *outbox = Vec::new(),
-                Ok(sent) => drop(outbox.drain(..sent)),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Err(End::Lost),
-            }
-        }
-        Ok(started.elapsed())
     }
 
     /// Returns when the session has lasted long enough, or its guest has been idle for too long.
@@ -683,7 +546,7 @@ impl Shuttle {
                 return End::Silent;
             }
             if now >= heard + PING_AFTER {
-                self.post(Opcode::Ping, &[]);
+                self.outbox.post(Opcode::Ping, &[]);
                 wake = (now + PING_AFTER).min(heard + DEAD_AFTER);
             } else {
                 wake = heard + PING_AFTER;
@@ -720,45 +583,6 @@ fn refill(buffer: &mut [u8], partial: &mut Vec<u8>) -> usize {
     buffer[ROOM..end].copy_from_slice(partial);
     *partial = Vec::new();
     end
-}
-
-/// The time that one loop of a session has worked since it last let others work.
-struct Turn {
-    worked: Duration,
-    at: Instant,
-}
-
-impl Default for Turn {
-    fn default() -> Turn {
-        Turn { worked: Duration::ZERO, at: Instant::now() }
-    }
-}
-
-impl Turn {
-    fn begin(&mut self) {
-        self.at = Instant::now();
-    }
-
-    /// How long it took since [`Turn::begin`].
-    fn end(&mut self) -> Duration {
-        let now = Instant::now();
-        let took = now - self.at;
-        (self.worked, self.at) = (self.worked + took, now);
-        took
-    }
-
-    fn is_over(&self) -> bool {
-        self.worked >= TURN
-    }
-
-    /// If it is over, lets everybody else who is ready work, those first who have become so meanwhile:
-    /// the runtime looks for events before it goes on with whom has yielded.
-    async fn pass_on(&mut self) {
-        if self.is_over() {
-            self.worked = Duration::ZERO;
-            tokio::task::yield_now().await;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -21,6 +21,8 @@ const KEPT: Bound = Bound::AtLeast(0.88);
 const SHARE: f64 = 0.10;
 /// Where another program refuses.
 const OTHER_PORT: u16 = 8099;
+/// The secret of signed tokens, for which none here is signed.
+const JWT_KEY: &str = "0123456789abcdef0123456789abcdef";
 /// Threads that are refused: each waits for its answers.
 const FLOODERS: u32 = 4;
 /// How long a client waits for an answer.
@@ -28,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// 403 for a wrong token, and nothing at all for who comes too fast.
 pub fn run(options: &Options, table: &mut Table) {
-    let token = Token::new();
+    let token = Token::new("guest");
     // Nobody is banned: each guess is looked at.
     let stage = token.stage("ban_time = 0\n");
     let guest = Guest::join_path(&stage, 0, &token.path());
@@ -57,6 +59,43 @@ pub fn run(options: &Options, table: &mut Table) {
         .collect();
     add(table, "one beyond handshake_rate, server's CPU", &turned, &accepted);
     stage.end();
+    alike(options, table);
+}
+
+/// The time until each kind of refusal is there, in turns: what a guesser could learn from it.
+fn alike(options: &Options, table: &mut Table) {
+    let (good, old) = (Token::new("guest"), Token::new("late"));
+    let lines = format!("{}{} expires=2020-01-01\n", good.line, old.line.trim_end());
+    let files = [("token_file", lines.as_str()), ("jwt_key_file", JWT_KEY)];
+    let stage = Stage::wsnic_with_tls(&files, "ban_time = 0\n");
+    // {"alg":"HS256","typ":"JWT"}, {"exp":4102444800}, and no signature of that.
+    let signed = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJleHAiOjQxMDI0NDQ4MDB9.c2lnbmF0dXJl";
+    let kinds = [
+        ("no proof", "/".to_owned()),
+        ("a wrong token", "/?token=guess".to_owned()),
+        ("one that has expired", old.path()),
+        ("one that is signed wrongly", format!("/?token={signed}")),
+    ];
+    let mut times = vec![Vec::new(); kinds.len()];
+    stage.lab.lan.enter(|| {
+        for _ in 0..options.count(2000, 5) {
+            for ((_, path), times) in kinds.iter().zip(&mut times) {
+                let started = Instant::now();
+                knock(path, "403").expect("an answer");
+                times.push(started.elapsed().as_secs_f64() * 1e6);
+            }
+        }
+    });
+    stage.end();
+    let medians: Vec<f64> = times.into_iter().map(median).collect();
+    let slowest = medians.iter().copied().fold(0.0, f64::max);
+    let fastest = medians.iter().copied().fold(f64::INFINITY, f64::min);
+    let each = kinds.iter().zip(&medians);
+    let each: Vec<String> =
+        each.map(|((kind, _), time)| format!("{kind} {}", rounded(*time))).collect();
+    let row = Row::of("time to a refusal, the slowest kind", "µs", slowest);
+    let row = row.ratio("to the fastest kind", slowest / fastest, None);
+    table.add(row.note(each.join(", ")));
 }
 
 fn add(table: &mut Table, what: &str, costs: &[f64], accepted: &[f64]) {
@@ -191,8 +230,8 @@ struct Token {
 }
 
 impl Token {
-    fn new() -> Token {
-        let (status, output) = run_wsnic(&Netns::new(), &["token", "guest"]);
+    fn new(name: &str) -> Token {
+        let (status, output) = run_wsnic(&Netns::new(), &["token", name]);
         assert!(status.success(), "{output}");
         let line = output.lines().find(|line| line.contains(" sha256:")).expect("a line");
         let (_, secret) = output.split_once("?token=").expect("an example with the secret");
