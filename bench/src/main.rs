@@ -30,7 +30,7 @@ use table::Table;
 type Section = (&'static str, fn(&Options, &mut Table));
 
 /// What there is to measure, in the order of the table.
-const SECTIONS: [Section; 12] = [
+const SECTIONS: [Section; 13] = [
     ("tcp", section::tcp::run),
     ("small", section::small::run),
     ("latency", section::latency::run),
@@ -41,6 +41,7 @@ const SECTIONS: [Section; 12] = [
     ("start", section::start::run),
     ("arrival", section::arrival::run),
     ("sandbox", section::sandbox::run),
+    ("locks", section::locks::run),
     ("tls", section::tls::run),
     ("door", section::door::run),
 ];

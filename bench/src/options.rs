@@ -68,7 +68,8 @@ impl Options {
 
     /// The same but for the Python program, which ends where more comes than a socket takes.
     pub fn robust_servers(&self) -> Vec<Stage> {
-        let wsnic = Stage::wsnic("");
+        // The others have no locks either; the section `locks` says what those cost.
+        let wsnic = Stage::wsnic("locks = no\n");
         let others = [Kind::Naive, Kind::Limit].map(|kind| Stage::relay(kind, &wsnic));
         std::iter::once(wsnic).chain(others).collect()
     }

@@ -4,7 +4,7 @@ use std::process::Command;
 use wsnic_tests::wsnic;
 
 /// What its lines are about, section by section.
-const SECTIONS: [(&str, &[&str]); 12] = [
+const SECTIONS: [(&str, &[&str]); 13] = [
     (
         "tcp",
         &[
@@ -43,6 +43,15 @@ const SECTIONS: [(&str, &[&str]); 12] = [
     ),
     ("sandbox", &["front-end's CPU, guest to guest, sandbox=require"]),
     (
+        "locks",
+        &[
+            "TCP from guest with locks, server's CPU",
+            "TCP to guest with locks, server's CPU",
+            "64-byte UDP frames from guest with locks, CPU",
+            "64-byte UDP frames to guest with locks, CPU",
+        ],
+    ),
+    (
         "tls",
         &[
             "TCP from guest by wss",
@@ -75,7 +84,7 @@ fn a_quick_benchmark_of_many_guests_measures_everything() {
 
 #[test]
 fn a_quick_benchmark_of_starts_and_arrivals_measures_everything() {
-    check(&["start", "arrival", "sandbox"]);
+    check(&["start", "arrival", "sandbox", "locks"]);
 }
 
 #[test]

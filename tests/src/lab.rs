@@ -98,6 +98,11 @@ impl Lab {
         self.srv.ip("-o link show").lines().filter(|line| line.contains(": wstap")).count()
     }
 
+    /// How many MAC addresses of guests are bound to ports.
+    pub fn bound_macs(&self) -> usize {
+        self.srv.run("bridge fdb show").lines().filter(|line| line.contains(" sticky")).count()
+    }
+
     /// Replaces the server's /etc/resolv.conf.
     pub fn set_resolv_conf(&self, text: &str) {
         // Written in place: the file is bound into the server's file system.

@@ -56,6 +56,13 @@ impl NativeGuest {
         guest
     }
 
+    /// Connects to this path of the server's default address and takes an address by DHCP.
+    pub fn join_at(lab: &Lab, path: &str) -> NativeGuest {
+        let guest = NativeGuest::plug_in(&lab.srv, Server::address(), path, 1500);
+        guest.dhcp();
+        guest
+    }
+
     /// Connects to the server's default address. The card is up and has no IPv4 address.
     pub fn plug(lab: &Lab) -> NativeGuest {
         NativeGuest::plug_into(&lab.srv, Server::address(), 1500)
@@ -63,12 +70,16 @@ impl NativeGuest {
 
     /// Connects from any namespace to any address, with a card of this MTU.
     pub fn plug_into(netns: &Netns, address: SocketAddr, mtu: u32) -> NativeGuest {
+        NativeGuest::plug_in(netns, address, "/", mtu)
+    }
+
+    fn plug_in(netns: &Netns, address: SocketAddr, path: &str, mtu: u32) -> NativeGuest {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let resolv_conf = dir.path().join("resolv.conf");
         std::fs::write(&resolv_conf, "").expect("a file in the temporary folder");
         let inside = Netns::with_mounts(&resolv_conf);
         let tap = tap::open(&inside, "eth0");
-        let url = format!("ws://{address}/").into_client_request().expect("a URL");
+        let url = format!("ws://{address}{path}").into_client_request().expect("a URL");
         let (socket, _) = raw_guest::open(netns, address, url, None)
             .unwrap_or_else(|error| panic!("the server refuses a guest: {error}"));
         let inspection = Arc::<Inspection>::default();

@@ -21,7 +21,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 use wsnic_proto::codec::{self, MAX_PACKET};
 use wsnic_proto::message::{MAGIC, VERSION};
-use wsnic_proto::{Generation, PortId, Reply, Request};
+use wsnic_proto::{Generation, MacAddr, PortId, Reply, Request};
 
 /// A running `wsnic-priv`; killed when dropped without being stopped.
 #[derive(Debug)]
@@ -110,6 +110,10 @@ pub struct HeldPort {
     pub tap: OwnedFd,
     /// Bytes of the virtio_net_hdr before each frame, 0 or 10.
     pub header: usize,
+    /// IPv4 address of its bridge.
+    pub gateway: [u8; 4],
+    /// MAC address of its bridge.
+    pub gateway_mac: MacAddr,
 }
 
 impl HeldPort {
@@ -236,14 +240,36 @@ impl Peer {
     /// # Panics
     /// When the helper refuses.
     pub fn open(&self) -> HeldPort {
-        assert!(self.say(&Request::Open { req: 7, network: 0 }), "the helper takes a request");
+        self.open_by(&Request::Open { req: 7, network: 0 })
+    }
+
+    /// Opens a port by this request, which has number 7.
+    ///
+    /// # Panics
+    /// When the helper refuses.
+    pub fn open_by(&self, request: &Request) -> HeldPort {
+        assert!(self.say(request), "the helper takes a request");
         match self.hear() {
-            Some((Reply::Opened { req: 7, port, generation, offloads, .. }, Some(tap))) => {
+            Some((
+                Reply::Opened { req: 7, port, generation, offloads, gateway, gateway_mac, .. },
+                Some(tap),
+            )) => {
                 let header = if offloads == 0 { 0 } else { 10 };
-                HeldPort { id: port, generation, tap, header }
+                HeldPort { id: port, generation, tap, header, gateway, gateway_mac }
             }
             other => panic!("an open is answered by a port: {other:?}"),
         }
+    }
+
+    /// Binds a port to addresses; 0.0.0.0 is none.
+    ///
+    /// # Panics
+    /// When the helper refuses.
+    pub fn bind(&self, port: &HeldPort, mac: MacAddr, address: [u8; 4]) {
+        let HeldPort { id, generation, .. } = *port;
+        self.say(&Request::Bind { req: 9, port: id, generation, mac, address, given: false });
+        let answer = self.hear();
+        assert!(matches!(answer, Some((Reply::Done { req: 9 }, None))), "{answer:?}");
     }
 
     /// Gives a port back and waits until it is deleted.

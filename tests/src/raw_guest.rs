@@ -42,6 +42,22 @@ impl RawGuest {
             .unwrap_or_else(|error| panic!("the server refuses a guest: {error}"))
     }
 
+    /// Connects to this path of the server's default address, and takes an address by DHCP.
+    pub fn join_at(lab: &Lab, path: &str) -> RawGuest {
+        let mut guest = RawGuest::try_at(lab, path)
+            .unwrap_or_else(|error| panic!("the server refuses a guest at {path}: {error}"));
+        guest.dhcp();
+        guest
+    }
+
+    /// Connects to this path of the server's default address.
+    ///
+    /// # Errors
+    /// As [`RawGuest::connect_to`].
+    pub fn try_at(lab: &Lab, path: &str) -> Result<RawGuest, Error> {
+        RawGuest::connect_to(&lab.srv, Server::address(), path, &[])
+    }
+
     /// Connects and takes an address by DHCP.
     pub fn join(lab: &Lab) -> RawGuest {
         let mut guest = RawGuest::connect(lab);
@@ -218,14 +234,19 @@ impl RawGuest {
 
     /// Sends an echo request with `len` bytes to the gateway and waits for the answer.
     pub fn ping_gateway(&mut self, len: usize) {
+        self.ping(GATEWAY, len);
+    }
+
+    /// Sends an echo request with `len` bytes to a host of its network and waits for the answer.
+    pub fn ping(&mut self, whom: Ipv4Addr, len: usize) {
         static IDENTIFIER: AtomicU32 = AtomicU32::new(1);
         let identifier = IDENTIFIER.fetch_add(1, Ordering::Relaxed) as u16;
-        let gateway = self.resolve(GATEWAY);
+        let mac = self.resolve(whom);
         let data: Vec<u8> = (0..len).map(|at| at as u8).collect();
         let message = frames::echo_request(identifier, &data);
-        let request = frames::ipv4(gateway, self.mac, self.ip, GATEWAY, 1, &message);
+        let request = frames::ipv4(mac, self.mac, self.ip, whom, 1, &message);
         self.ask(&request, |frame| match frames::parse_ipv4(frame) {
-            Some((GATEWAY, _, 1, reply)) => {
+            Some((from, _, 1, reply)) if from == whom => {
                 (reply[0] == 0 && reply[4..6] == identifier.to_be_bytes() && reply[8..] == data)
                     .then_some(())
             }

@@ -1,6 +1,7 @@
 //! What runs out costs those who come too late a 503 or some patience, nobody else anything, and
 //! is served again when there is some.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use wsnic_proto::{ErrorCode, Reply, Request};
 use wsnic_tests::address::GATEWAY;
@@ -134,9 +135,17 @@ fn leave_files(lab: &Lab, pid: u32, room: usize) -> usize {
     let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).expect("it lives");
     let line = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit");
     let limit = line.split_whitespace().nth(3).and_then(|word| word.parse().ok());
-    let used = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
-    let used: Vec<usize> =
-        used.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok()).collect();
+    let used = || -> BTreeSet<usize> {
+        let used = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+        used.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse().ok()).collect()
+    };
+    // It opens files for a moment now and then, which are not to count.
+    let mut always = used();
+    for _ in 0..20 {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        always = always.intersection(&used()).copied().collect();
+    }
+    let used = always;
     let free = (0..).filter(|number| !used.contains(number));
     limit_files(lab, pid, free.take(room + 1).last().expect("numbers do not end"));
     limit.expect("a number")

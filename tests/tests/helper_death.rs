@@ -18,6 +18,7 @@ fn sessions_outlive_the_helper_again_and_again() {
     let server = Server::start(&lab, "max_clients = 32\n");
     let mut guests = connect(&lab, GUESTS);
     let front_end = server.front_end();
+    reach_each_other(&mut guests, "before.");
     for round in 0..4 {
         let before = server.helper();
         server.without_program(HELPER, || {
@@ -25,9 +26,9 @@ fn sessions_outlive_the_helper_again_and_again() {
             is_refused(&lab);
         });
         reach_each_other(&mut guests, &format!("{round}, meanwhile."));
-        let mut late = vec![connect_in_time(&lab)];
+        let mut late = connect(&lab, 1);
         assert_ne!(server.helper(), before, "another helper serves");
-        late.push(connect_in_time(&lab));
+        late.extend(connect(&lab, 1));
         guests.append(&mut late);
         reach_each_other(&mut guests, &format!("{round}, after."));
         // Two leave, an old one and a new one.
@@ -101,6 +102,7 @@ fn a_stopped_helper_leaks_no_port() {
     let lab = Lab::new();
     let server = Server::start(&lab, &format!("max_clients = {MAX_CLIENTS}\n"));
     let mut guests = connect(&lab, MAX_CLIENTS);
+    reach_each_other(&mut guests, "before.");
     server.signal_program(HELPER, Signal::SIGSTOP);
     is_refused(&lab);
     reach_each_other(&mut guests, "still here");
@@ -156,6 +158,8 @@ fn a_bridge_that_somebody_deletes_comes_back_with_all_guests_on_it() {
     let server = Server::start(&lab, "inet_iface = wan0\n");
     let mut guests: Vec<RawGuest> = (0..10).map(|_| RawGuest::join(&lab)).collect();
     for round in 0..3 {
+        let bound = lab.bound_macs();
+        assert_eq!(bound, guests.len());
         lab.srv.ip("link del wsbr0");
         wait_until("all ports are on a bridge again", || {
             let on_bridge = lab.srv.output(
@@ -163,6 +167,7 @@ fn a_bridge_that_somebody_deletes_comes_back_with_all_guests_on_it() {
             );
             String::from_utf8_lossy(&on_bridge.stdout).lines().count() == guests.len()
         });
+        wait_until("the bridge knows all guests", || lab.bound_macs() == bound);
         reach_each_other(&mut guests, &format!("round {round}."));
         guests.iter_mut().for_each(|guest| guest.ping_gateway(56));
         guests.push(RawGuest::join(&lab));
@@ -173,8 +178,15 @@ fn a_bridge_that_somebody_deletes_comes_back_with_all_guests_on_it() {
     lab.finish();
 }
 
+/// Guests that have been heard, so that their addresses are bound.
 fn connect(lab: &Lab, guests: usize) -> Vec<RawGuest> {
-    (0..guests).map(|_| connect_in_time(lab)).collect()
+    let guests = (0..guests).map(|_| connect_in_time(lab)).map(|mut guest| {
+        let bound = lab.bound_macs();
+        guest.shout("here I am");
+        wait_until("its address is bound", || lab.bound_macs() > bound);
+        guest
+    });
+    guests.collect()
 }
 
 fn try_connect(lab: &Lab) -> Result<RawGuest, Error> {

@@ -39,6 +39,7 @@ fn a_hundred_sessions_outlive_a_helper_that_wsnic_run_starts_again() {
     let lab = Lab::new();
     let server = Server::start(&lab, CONF);
     let mut guests: Vec<RawGuest> = (0..100).map(|_| RawGuest::connect(&lab)).collect();
+    reach_each_other(&mut guests, "before.");
     let front_end = server.front_end();
     for round in 0..2 {
         let killed = server.helper();

@@ -27,6 +27,7 @@ fn unsafe_code_stands_only_where_the_kernel_asks_for_it() {
         "wsnic-os",
         "wsnic-priv",
         "wsnic-proto",
+        "wsnic-rules",
     ];
     let mut with_unsafe: Vec<String> = crates
         .iter()

@@ -45,7 +45,14 @@ fn a_stale_generation_ends_the_connection() {
     ends(close_with_a_stale_generation);
     ends(|peer, own, _| {
         let generation = Generation(own.generation.0.wrapping_add(1));
-        peer.say(&Request::BindMac { req: 1, port: own.id, generation, mac: MacAddr([2; 6]) })
+        peer.say(&Request::Bind {
+            req: 1,
+            port: own.id,
+            generation,
+            mac: MacAddr([2; 6]),
+            address: [0; 4],
+            given: false,
+        })
     });
 }
 
@@ -62,7 +69,14 @@ fn somebody_elses_port_ends_the_connection_and_stays_theirs() {
     ends(close_somebody_elses_port);
     ends(|peer, _, other| {
         let (port, generation) = (other.id, other.generation);
-        peer.say(&Request::BindMac { req: 1, port, generation, mac: MacAddr([2; 6]) })
+        peer.say(&Request::Bind {
+            req: 1,
+            port,
+            generation,
+            mac: MacAddr([2; 6]),
+            address: [0; 4],
+            given: false,
+        })
     });
 }
 
@@ -149,15 +163,31 @@ fn what_is_not_served_is_refused_and_the_connection_goes_on() {
     let lab = Lab::new();
     let helper = Helper::start(&lab, CONF);
     let peer = Peer::greeted(&helper);
-    let port = peer.open();
+    let (port, other) = (peer.open(), peer.open());
+    peer.bind(&other, MacAddr([6; 6]), [192, 168, 86, 9]);
     for network in [1, u16::MAX] {
         peer.say(&Request::Open { req: 2, network });
         refused(&peer, ErrorCode::NoSuchNetwork);
+        peer.say(&Request::OpenRoom { req: 2, network, room: [7; 16] });
+        refused(&peer, ErrorCode::NoSuchNetwork);
     }
+    peer.say(&Request::OpenRoom { req: 2, network: 0, room: [7; 16] });
+    refused(&peer, ErrorCode::NoSuchNetwork);
     let (id, generation) = (port.id, port.generation);
-    peer.say(&Request::BindMac { req: 2, port: id, generation, mac: MacAddr([2; 6]) });
-    refused(&peer, ErrorCode::Unsupported);
+    let address = |last| [192, 168, 86, last];
+    for (mac, address, code) in [
+        (MacAddr::BROADCAST, [0; 4], ErrorCode::NotAllowed),
+        (MacAddr::ZERO, [0; 4], ErrorCode::NotAllowed),
+        (port.gateway_mac, [0; 4], ErrorCode::NotAllowed),
+        (MacAddr([2; 6]), address(1), ErrorCode::NotAllowed),
+        (MacAddr([2; 6]), [10, 0, 0, 5], ErrorCode::NotAllowed),
+        (MacAddr([4; 6]), address(9), ErrorCode::Taken),
+    ] {
+        peer.say(&Request::Bind { req: 2, port: id, generation, mac, address, given: false });
+        refused(&peer, code);
+    }
     peer.close(port);
+    peer.close(other);
     drop(peer);
     helper.stop();
     lab.finish();

@@ -79,11 +79,12 @@ fn leaf_bridges_outlive_a_killed_helper_and_are_made_again_when_somebody_deletes
     assert_eq!(index_of(&lab, "wsleaf1"), index, "it is the same bridge");
     let ports = ["wsleaf1d", "wstap1000", "wstap1001", "wstap1002"];
     for part in ["wsleaf1", "wsleaf1u", "wsleaf1d", "wsbr0"] {
-        let old = index_of(&lab, part);
+        let (old, bound) = (index_of(&lab, part), lab.bound_macs());
         lab.srv.ip(&format!("link delete {part}"));
         wait_until("it is another", || index_of(&lab, part).is_some_and(|new| Some(new) != old));
         wait_until("all ports are back", || on(&lab, "wsleaf1") == ports);
         wait_until("all are back", || on(&lab, "wsbr0").len() == FIRST + 1);
+        wait_until("the bridges know all guests", || lab.bound_macs() == bound);
         reach_each_other(&mut guests, &format!("without {part}."));
         guests.push(RawGuest::connect(&lab));
         reach_each_other(&mut guests, &format!("one more, {part}."));

@@ -235,7 +235,7 @@ fn medley(tags: &[u8]) -> Vec<Vec<u8>> {
 #[test]
 fn flows_that_are_joined_and_frames_between_them_arrive_unchanged_and_in_order() {
     let lab = Lab::new();
-    let server = Server::start(&lab, "");
+    let server = Server::start(&lab, "locks = no\n");
     let mut guest = RawGuest::connect(&lab);
     let mut port = WiredPort::plug(&lab);
     let sent = medley(&[]);
@@ -258,7 +258,7 @@ fn flows_that_are_joined_and_frames_between_them_arrive_unchanged_and_in_order()
 #[test]
 fn frames_with_a_vlan_tag_arrive_unchanged_and_in_order() {
     let lab = Lab::new();
-    let server = Server::start(&lab, "allow_vlan = yes\n");
+    let server = Server::start(&lab, "allow_vlan = yes\nlocks = no\n");
     let (mut guest, mut other) = (RawGuest::connect(&lab), RawGuest::connect(&lab));
     let mut port = WiredPort::plug(&lab);
     let mut sent = medley(&TAG);

@@ -8,7 +8,7 @@ const FRAMES: u32 = 40_000;
 #[test]
 fn a_client_that_stops_reading_harms_nobody_and_its_stream_stays_whole() {
     let lab = Lab::new();
-    let server = Server::start(&lab, "");
+    let server = Server::start(&lab, "max_multicast = 0\n");
     let mut sender = RawGuest::join(&lab);
     let mut other = RawGuest::join(&lab);
     let mut stuck = Door::upgraded(&lab);

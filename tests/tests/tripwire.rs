@@ -5,6 +5,9 @@ use nix::errno::Errno;
 use wsnic_proto::{Reply, Request};
 use wsnic_tests::{HeldPort, Helper, Lab, Peer, Tampering, wait_until};
 
+/// Both ports of a peer send from one address.
+const CONF: &str = "locks = no\n";
+
 /// A frame to all, of the EtherType for experiments (IEEE 802, 0x88b5).
 const FRAME: [u8; 60] = {
     let mut frame = [0; 60];
@@ -40,7 +43,7 @@ fn another_group_costs_the_connection_and_all_its_ports() {
 #[test]
 fn what_the_kernel_does_not_tell_of_harms_nobody_else() {
     let lab = Lab::new();
-    let helper = Helper::start(&lab, "");
+    let helper = Helper::start(&lab, CONF);
     let (bystander, ports) = bystander(&helper);
     let peer = Peer::greeted(&helper);
     let port = peer.open();
@@ -59,7 +62,7 @@ fn what_the_kernel_does_not_tell_of_harms_nobody_else() {
 #[test]
 fn what_an_administrator_does_to_a_port_is_not_held_against_the_front_end() {
     let lab = Lab::new();
-    let helper = Helper::start(&lab, "");
+    let helper = Helper::start(&lab, CONF);
     let (peer, ports) = bystander(&helper);
     let name = format!("wstap{}", ports[0].id.0);
     for change in
@@ -102,7 +105,7 @@ fn ports_that_come_and_go_in_a_herd_raise_no_alarm() {
 /// The helper names port and change, and hangs up; everything of that connection goes.
 fn trips(tampering: Tampering, what: &str) {
     let lab = Lab::new();
-    let helper = Helper::start(&lab, "");
+    let helper = Helper::start(&lab, CONF);
     let (bystander, others) = bystander(&helper);
     let peer = Peer::greeted(&helper);
     let ports: Vec<HeldPort> = (0..5).map(|_| peer.open()).collect();

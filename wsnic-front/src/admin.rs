@@ -131,7 +131,7 @@ fn status(context: &Context, settings: &Settings) -> Status {
         seconds: context.started.elapsed().as_secs(),
         sessions: context.sessions.len(),
         sessions_in_all: context.sessions.in_all(),
-        max_clients: settings.server.max_clients,
+        max_clients: settings.max_clients(),
         refused: context.sessions.refusals(),
         bans: bans.collect(),
     }

@@ -7,9 +7,10 @@ use crate::dhcp::{
 };
 use crate::log_limit::LogLimit;
 use std::cell::RefCell;
+use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
-use wsnic_proto::settings::{Dhcp as Options, Nat, Settings};
+use wsnic_proto::settings::{Dhcp as Options, Nat, Network};
 use wsnic_proto::{MacAddr, Plan};
 
 /// The lease file cannot be used.
@@ -29,11 +30,10 @@ impl OpenedDhcp {
     ///
     /// # Errors
     /// It cannot be read or written.
-    pub fn open(settings: &Settings) -> Result<OpenedDhcp, LeaseFileError> {
-        let plan = settings.network.plan;
-        let (file, leases) = match &settings.dhcp.lease_file {
+    pub fn open(network: &Network) -> Result<OpenedDhcp, LeaseFileError> {
+        let (file, leases) = match &network.dhcp.lease_file {
             Some(path) => {
-                let OpenedLeases { file, leases, warnings } = LeaseFile::open(path, plan)?;
+                let OpenedLeases { file, leases, warnings } = LeaseFile::open(path, network.plan)?;
                 for warning in warnings {
                     tracing::warn!(file = %path.display(), "{warning}");
                 }
@@ -41,8 +41,14 @@ impl OpenedDhcp {
             }
             None => (None, Vec::new()),
         };
-        let has_nat = settings.network.nat != Nat::Off;
-        Ok(OpenedDhcp { options: settings.dhcp.clone(), plan, has_nat, file, leases })
+        Ok(OpenedDhcp { file, leases, ..OpenedDhcp::of_room(network, network.plan) })
+    }
+
+    /// For one room of a network.
+    pub fn of_room(network: &Network, plan: Plan) -> OpenedDhcp {
+        let has_nat = network.nat != Nat::Off;
+        let (file, leases) = (None, Vec::new());
+        OpenedDhcp { options: network.dhcp.clone(), plan, has_nat, file, leases }
     }
 
     /// The server, once the helper has told the network's MTU and the gateway's address.
@@ -98,8 +104,14 @@ impl DhcpPort {
         DhcpPort { dhcp: Rc::clone(dhcp), key: PortKey(server.ports), log: Rc::clone(log) }
     }
 
-    /// The frame that answers a guest's DHCP frame, if it deserves one.
-    pub fn answer(&self, frame: &[u8]) -> Option<Vec<u8>> {
+    /// Whether the guest may use this address, which it does: false if it is another's.
+    pub fn used(&self, mac: MacAddr, address: Ipv4Addr) -> bool {
+        self.dhcp.borrow_mut().server.used(unix_seconds(), self.key, mac, address)
+    }
+
+    /// The frame that answers a guest's DHCP frame, if it deserves one, and the address that the guest
+    /// has by it.
+    pub fn answer(&self, frame: &[u8]) -> (Option<Vec<u8>>, Option<(MacAddr, Ipv4Addr)>) {
         let mut dhcp = self.dhcp.borrow_mut();
         let outcome = dhcp.server.handle(unix_seconds(), self.key, frame);
         if let (Some(lease), Some(file)) = (outcome.lease, &mut dhcp.file)
@@ -108,6 +120,12 @@ impl DhcpPort {
         {
             tracing::error!(%error, address = %lease.address, "cannot write the lease file");
         }
+        let leased = match outcome.event {
+            Some(Event::Leased { mac, address, .. } | Event::Renewed { mac, address }) => {
+                Some((mac, address))
+            }
+            _ => None,
+        };
         if let Some(event) = outcome.event
             && self.log.allows()
         {
@@ -117,7 +135,7 @@ impl DhcpPort {
                 _ => tracing::debug!("{event}"),
             }
         }
-        outcome.reply
+        (outcome.reply, leased)
     }
 }
 

@@ -1,12 +1,13 @@
 //! The helper, seen from the front-end: ask for ports, give them back, hear of lost ones.
 //!
 //! The only file that sends requests. Every request is invented here: nothing that a client sent
-//! is part of one. A helper that does not answer costs new clients their port, never a session.
+//! is part of one but the addresses of its guest, as numbers, which the helper judges for itself. A helper that does not answer costs new clients their port, never a session.
 
 use crate::log_limit::LogLimit;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,23 +17,17 @@ use tokio::time::timeout;
 use wsnic_os::packet::PacketSocket;
 use wsnic_proto::codec;
 use wsnic_proto::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
+use wsnic_proto::rooms::RoomKey;
 use wsnic_proto::{ErrorCode, Generation, MacAddr, PortId, Reply, Request, RequestId};
 
 /// A client that has no port by then is refused.
 const OPEN_LIMIT: Duration = Duration::from_secs(2);
 /// A close that is not answered by then is mentioned in the log.
 const CLOSE_LIMIT: Duration = Duration::from_secs(10);
+/// Addresses of a port that a new helper is told of.
+const MAX_BOUND: usize = 64;
 /// Hello has this long at start.
 const HELLO_LIMIT: Duration = Duration::from_secs(5);
-
-/// What the helper says of the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Welcome {
-    /// MTU in bytes.
-    pub mtu: u16,
-    /// The bridge's MAC address.
-    pub gateway_mac: MacAddr,
-}
 
 /// Why a port cannot be had.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -62,6 +57,10 @@ pub struct Port {
     pub fd: OwnedFd,
     /// Whether each frame has a virtio_net_hdr before it.
     pub offloads: bool,
+    /// IPv4 address of its bridge.
+    pub gateway: Ipv4Addr,
+    /// MAC address of its bridge.
+    pub gateway_mac: MacAddr,
     /// Told when the port is dead.
     pub lost: Rc<Notify>,
 }
@@ -77,12 +76,20 @@ struct Waiting {
     _room: OwnedSemaphorePermit,
 }
 
+/// A port that was given out.
+struct Held {
+    generation: Generation,
+    lost: Rc<Notify>,
+    /// What may pass there, the oldest first: a helper that was restarted is told again.
+    bound: Vec<(MacAddr, [u8; 4])>,
+}
+
 /// The connection to the helper. It outlives the helper: whoever supervises it passes it on to the
 /// next one, which says so ([`Reply::Resumed`]).
 pub struct Helper {
     socket: PacketSocket,
     waiting: RefCell<HashMap<RequestId, Waiting>>,
-    ports: RefCell<HashMap<PortId, (Generation, Rc<Notify>)>>,
+    ports: RefCell<HashMap<PortId, Held>>,
     room: Arc<Semaphore>,
     next: Cell<RequestId>,
     log: Rc<LogLimit>,
@@ -93,7 +100,7 @@ impl Helper {
     ///
     /// # Errors
     /// The helper does not answer, or not in this protocol.
-    pub async fn greet(fd: OwnedFd, log: Rc<LogLimit>) -> io::Result<(Rc<Helper>, Welcome)> {
+    pub async fn greet(fd: OwnedFd, log: Rc<LogLimit>) -> io::Result<Rc<Helper>> {
         let socket = PacketSocket::new(fd)?;
         say_hello(&socket)?;
         let welcome = async {
@@ -101,16 +108,14 @@ impl Helper {
                 let closed = || io::Error::other("the helper closed the connection: see its log");
                 let received = socket.receive_with_fd().await?.ok_or_else(closed)?;
                 match codec::decode_reply(received.packet()) {
-                    Ok(Reply::Welcome { proto: VERSION, mtu, gateway_mac, .. }) => {
-                        return Ok(Welcome { mtu, gateway_mac });
-                    }
+                    Ok(Reply::Welcome { proto: VERSION, .. }) => return Ok(()),
                     // It has died before it could answer.
                     Ok(Reply::Resumed) => say_hello(&socket)?,
                     _ => return Err(io::Error::other("the helper speaks another protocol")),
                 }
             }
         };
-        let welcome = timeout(HELLO_LIMIT, welcome)
+        timeout(HELLO_LIMIT, welcome)
             .await
             .map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the helper does not answer"))??;
         let helper = Helper {
@@ -121,7 +126,7 @@ impl Helper {
             next: Cell::new(1),
             log,
         };
-        Ok((Rc::new(helper), welcome))
+        Ok(Rc::new(helper))
     }
 
     /// Takes the helper's replies and events until the connection ends; returns why.
@@ -156,7 +161,7 @@ impl Helper {
     }
 
     /// A new helper has the connection: what the old one has not answered is lost.
-    fn ask_again(&self) -> io::Result<()> {
+    fn ask_again(self: &Rc<Self>) -> io::Result<()> {
         tracing::info!("the helper was restarted, going on");
         say_hello(&self.socket)?;
         let mut waiting = self.waiting.borrow_mut();
@@ -164,7 +169,27 @@ impl Helper {
         waiting.retain(|_, one| {
             !(matches!(one.request, Request::Open { .. }) && one.answer.is_closed())
         });
-        waiting.values().try_for_each(|one| self.send(&one.request))
+        waiting.values().try_for_each(|one| self.send(&one.request))?;
+        drop(waiting);
+        // It has let nothing pass since it is there.
+        for (id, held) in &*self.ports.borrow() {
+            let helper = Rc::clone(self);
+            tokio::task::spawn_local(helper.bind_again(*id, held.generation, held.bound.clone()));
+        }
+        Ok(())
+    }
+
+    async fn bind_again(
+        self: Rc<Self>,
+        id: PortId,
+        generation: Generation,
+        bound: Vec<(MacAddr, [u8; 4])>,
+    ) {
+        for (mac, address) in bound {
+            if let Err(error) = self.bind(id, generation, (mac, address.into()), false).await {
+                tracing::debug!(port = id.0, %error, "a guest's address is not bound again");
+            }
+        }
     }
 
     fn send(&self, request: &Request) -> io::Result<()> {
@@ -178,15 +203,45 @@ impl Helper {
     ///
     /// # Cancel safety
     /// A port that comes after the caller has gone is given back.
-    pub async fn open(&self) -> Result<Port, OpenError> {
-        let open = self.ask(|req| Request::Open { req, network: 0 });
+    pub async fn open(&self, network: u16, room: Option<RoomKey>) -> Result<Port, OpenError> {
+        let open = self.ask(|req| match room {
+            None => Request::Open { req, network },
+            Some(room) => Request::OpenRoom { req, network, room },
+        });
         timeout(OPEN_LIMIT, open).await.map_err(|_| OpenError::Silent)??.ok_or(OpenError::Gone)
+    }
+
+    /// Lets these source addresses pass on a port; an unspecified address is none. One that was `given`
+    /// by DHCP is taken from whoever of our guests still has it.
+    ///
+    /// # Errors
+    /// The helper refuses, or does not answer within 2 s.
+    pub async fn bind(
+        &self,
+        port: PortId,
+        generation: Generation,
+        (mac, address): (MacAddr, Ipv4Addr),
+        given: bool,
+    ) -> Result<(), OpenError> {
+        let address = address.octets();
+        let bind = self.ask(|req| Request::Bind { req, port, generation, mac, address, given });
+        timeout(OPEN_LIMIT, bind).await.map_err(|_| OpenError::Silent)??;
+        if let Some(held) = self.ports.borrow_mut().get_mut(&port)
+            && held.generation == generation
+        {
+            held.bound.retain(|pair| *pair != (mac, address));
+            held.bound.push((mac, address));
+            // The helper keeps no more either: the oldest go.
+            let excess = held.bound.len().saturating_sub(MAX_BOUND);
+            held.bound.drain(..excess);
+        }
+        Ok(())
     }
 
     /// Gives a port back; returns when it is deleted, however long that takes.
     pub async fn close(&self, id: PortId, generation: Generation) {
-        let held = self.ports.borrow().get(&id).is_some_and(|(held, _)| *held == generation);
-        if held {
+        let is_it = |held: &Held| held.generation == generation;
+        if self.ports.borrow().get(&id).is_some_and(is_it) {
             self.ports.borrow_mut().remove(&id);
         }
         let mut close =
@@ -227,16 +282,18 @@ impl Helper {
     fn handle(self: &Rc<Self>, reply: Reply, fd: Option<OwnedFd>) {
         match reply {
             Reply::Revoked { port, generation, .. } => {
-                if let Some((held, lost)) = self.ports.borrow().get(&port)
-                    && *held == generation
+                if let Some(held) = self.ports.borrow().get(&port)
+                    && held.generation == generation
                 {
-                    lost.notify_one();
+                    held.lost.notify_one();
                 }
             }
             Reply::Drain => tracing::info!("the helper is stopping"),
-            Reply::Opened { req, port: id, generation, offloads, .. } => {
-                let lost = Rc::new(Notify::new());
-                let port = fd.map(|fd| Port { id, generation, fd, offloads: offloads != 0, lost });
+            Reply::Opened { req, port: id, generation, offloads, gateway, gateway_mac, .. } => {
+                let (lost, offloads) = (Rc::new(Notify::new()), offloads != 0);
+                let gateway = gateway.into();
+                let port =
+                    fd.map(|fd| Port { id, generation, fd, offloads, gateway, gateway_mac, lost });
                 self.opened(req, id, generation, port);
             }
             Reply::Err { req, code } => self.answer(req, Err(code.into())),
@@ -267,7 +324,9 @@ impl Helper {
         let waiting = self.waiting.borrow_mut().remove(&req);
         let unwanted = match (port, waiting) {
             (Some(port), Some(waiting)) => {
-                self.ports.borrow_mut().insert(id, (generation, Rc::clone(&port.lost)));
+                let lost = Rc::clone(&port.lost);
+                let held = Held { generation, lost, bound: Vec::new() };
+                self.ports.borrow_mut().insert(id, held);
                 match waiting.answer.send(Ok(Some(port))) {
                     Ok(()) => return,
                     Err(port) => port.ok().flatten().map(|port| port.fd),

@@ -101,6 +101,9 @@ pub enum Refusal {
     /// This address, or this proof, has as many clients as it may have, or comes too often.
     #[error("too many clients of one kind")]
     TooMany,
+    /// The path leads nowhere.
+    #[error("the path leads to no network")]
+    NotFound,
     /// No port can be had.
     #[error("no port for a guest is free at the moment")]
     Unavailable,
@@ -117,6 +120,7 @@ impl Refusal {
             Refusal::Timeout => "timeout",
             Refusal::Forbidden => "forbidden",
             Refusal::TooMany => "too_many",
+            Refusal::NotFound => "not_found",
             Refusal::Unavailable => "unavailable",
         }
     }
@@ -133,6 +137,7 @@ impl Refusal {
             Refusal::HeadTooLarge => ("431 Request Header Fields Too Large", ""),
             Refusal::Timeout => ("408 Request Timeout", ""),
             Refusal::Forbidden => ("403 Forbidden", ""),
+            Refusal::NotFound => ("404 Not Found", ""),
             Refusal::TooMany => ("429 Too Many Requests", "Retry-After: 10\r\n"),
             Refusal::Unavailable => ("503 Service Unavailable", "Retry-After: 10\r\n"),
         };

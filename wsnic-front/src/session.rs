@@ -4,23 +4,25 @@ use crate::addresses::{Addresses, Entered, Turned};
 use crate::auth::{
     Auth, AuthError, Identity, Judgement, NameEntered, Names, Passwords, Shown, Source, Sources,
 };
-use crate::dhcp_port::{Dhcp, DhcpPort};
+use crate::dhcp_port::DhcpPort;
 use crate::end::{End, Lifetime};
 use crate::fd_closer::FdCloser;
+use crate::guest::Guest;
 use crate::helper::Helper;
 use crate::http::{self, Accept, MAX_HEAD, Refusal, Verdict};
 use crate::listen::{Counted, Speaks};
 use crate::log_limit::LogLimit;
+use crate::networks::{Choice, Lost, Networks};
+use crate::news::Item;
 use crate::rate::Limiter;
 use crate::sandbox::Sandboxed;
-use crate::sessions::Sessions;
+use crate::sessions::{Listed, Place, Sessions};
 use crate::shuttle::{Shuttle, TAP_INTEREST};
 use crate::stream::{Socket, Stream};
 use crate::tls::{self, Tls, TlsError};
 use crate::{page, proxy, ws};
 use rustls::ServerConfig;
 use std::cell::RefCell;
-use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -33,8 +35,7 @@ use tokio::time::{timeout, timeout_at};
 use wsnic_os::material::{self, Material};
 use wsnic_os::watch::watch;
 use wsnic_proto::IpBlock;
-use wsnic_proto::frame::FramePolicy;
-use wsnic_proto::settings::{Rate, Settings};
+use wsnic_proto::settings::{NetworkName, Settings};
 
 /// The head has this long, all in all.
 const HEAD_LIMIT: Duration = Duration::from_secs(10);
@@ -76,10 +77,13 @@ impl Door {
         };
         let client_cert = settings.server.wss_client_cert;
         let asked = material.client_ca.as_ref().map(|_| client_cert);
-        Ok(Door {
-            tls: tls::config(material, client_cert)?,
-            auth: Auth::new(&sources, &settings.door, asked)?,
-        })
+        let auth = Auth::new(&sources, &settings.door, asked)?;
+        let is_network = |name: &_| settings.networks().any(|network| network.name == *name);
+        if let Some((token, network)) = auth.lost(is_network) {
+            let (token, network) = (token.to_owned(), network.clone());
+            return Err(DoorError::NoNetwork { token, network });
+        }
+        Ok(Door { tls: tls::config(material, client_cert)?, auth })
     }
 }
 
@@ -92,6 +96,17 @@ pub enum DoorError {
     /// A list of who may come in.
     #[error(transparent)]
     Auth(#[from] AuthError),
+    /// A token leads nowhere.
+    #[error(
+        "token {token} of token_file is for network {network}, which there is not: write a section \
+         [network {network}], or change the token's network="
+    )]
+    NoNetwork {
+        /// Its name.
+        token: String,
+        /// Where it leads.
+        network: NetworkName,
+    },
 }
 
 /// What all sessions share.
@@ -100,14 +115,8 @@ pub struct Context {
     pub helper: Rc<Helper>,
     /// Where TAP fds are closed.
     pub closer: FdCloser,
-    /// What guests may send.
-    pub policy: FramePolicy,
-    /// What each guest may send.
-    pub rate_up: Rate,
-    /// What each guest may get.
-    pub rate_down: Rate,
-    /// What of that may come at once.
-    pub rate_burst: Duration,
+    /// The networks.
+    pub networks: Networks,
     /// How those who come in are judged; another after a reload.
     pub door: RefCell<Rc<Door>>,
     /// What is known of clients' addresses.
@@ -126,8 +135,6 @@ pub struct Context {
     pub session_time: Option<Duration>,
     /// How long a guest may be idle.
     pub idle_time: Option<Duration>,
-    /// The DHCP server, if it is the built-in one.
-    pub dhcp: Option<Rc<RefCell<Dhcp>>>,
     /// Becomes true when the server shuts down.
     pub shutdown: watch::Receiver<bool>,
     /// Holds back lines that clients could fill the disk with.
@@ -225,6 +232,7 @@ struct Welcome {
     stream: Stream,
     client: Client,
     identity: Identity,
+    choice: Choice,
     /// Count it until it leaves.
     counted: (Option<Entered>, NameEntered),
     accept: Accept,
@@ -263,11 +271,12 @@ async fn handshake(
             }
             bytes.drain(..head);
             match enter(context, &stream, client, &accept).await {
-                Ok((identity, counted)) => {
+                Ok((identity, choice, counted)) => {
                     return Some(Welcome {
                         stream,
                         client,
                         identity,
+                        choice,
                         counted,
                         accept,
                         early: bytes,
@@ -296,7 +305,7 @@ async fn enter(
     stream: &Stream,
     client: Client,
     accept: &Accept,
-) -> Result<(Identity, (Option<Entered>, NameEntered)), Refusal> {
+) -> Result<(Identity, Choice, (Option<Entered>, NameEntered)), Refusal> {
     if let Some(ip) = client.behind
         && !context.arrives(ip, &client)
     {
@@ -320,6 +329,19 @@ async fn enter(
         }
         Refusal::Forbidden
     })?;
+    let choice = context.networks.choose(&accept.shown.target, &identity).map_err(|lost| {
+        if context.log.allows() {
+            let why = match lost {
+                Lost::Path => "the path leads to no network, or a room is not named",
+                Lost::Forbidden => "the network is not for this proof",
+            };
+            tracing::info!(%client, identity = identity.label(), %why, "not let in");
+        }
+        match lost {
+            Lost::Path => Refusal::NotFound,
+            Lost::Forbidden => Refusal::Forbidden,
+        }
+    })?;
     let full = |limit: &dyn fmt::Display| {
         if context.log.allows() {
             tracing::info!(%client, reason = %limit, "not let in");
@@ -329,7 +351,7 @@ async fn enter(
     let of_address = client.ip().map(|ip| context.addresses.enters(ip)).transpose();
     let of_address = of_address.map_err(|limit| full(&limit))?;
     let of_name = context.names.enters(&identity).map_err(|limit| full(&limit))?;
-    Ok((identity, (of_address, of_name)))
+    Ok((identity, choice, (of_address, of_name)))
 }
 
 /// What comes before HTTP: for whom a proxy speaks, and TLS.
@@ -410,8 +432,9 @@ async fn linger(stream: &Stream, limit: usize) -> io::Result<()> {
 }
 
 async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
-    let Welcome { stream, client, identity, counted: of_kind, accept, early } = welcome;
-    let port = match context.helper.open().await {
+    let Welcome { stream, client, identity, choice, counted: of_kind, accept, early } = welcome;
+    let Choice { network, room } = choice;
+    let port = match context.helper.open(network.number, room).await {
         Ok(port) => port,
         Err(error) => {
             if context.log.allows() {
@@ -422,6 +445,9 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
     };
     drop(counted);
     let (id, generation, lost, offloads) = (port.id, port.generation, port.lost, port.offloads);
+    let options = &network.options;
+    let policy = network.policy(port.gateway_mac);
+    let dhcp = network.dhcp(port.gateway, port.gateway_mac);
     let name = format!("wstap{}", id.0);
     let tap = match watch(port.fd, TAP_INTEREST) {
         Ok(tap) => tap,
@@ -434,23 +460,29 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
     let started = Instant::now();
     if context.log.allows() {
         let (identity, sessions) = (identity.label(), context.sessions.len() + 1);
-        tracing::info!(%client, identity, port = name, sessions, "client connected");
+        tracing::info!(%client, identity, network = %options.name, port = name, sessions, "client connected");
     }
-    let dhcp = context.dhcp.as_ref().map(|dhcp| DhcpPort::open(dhcp, &context.log));
+    let dhcp = dhcp.map(|dhcp| DhcpPort::open(&dhcp, &context.log));
+    let guest = options
+        .locks
+        .then(|| Guest::new(Rc::clone(&context.helper), id, generation, options.max_macs as usize));
     let greeting = stream.write_all(accept.response().as_bytes()).await;
-    let limit = |rate| Limiter::new(rate, context.rate_burst, started);
+    let burst = Duration::from_millis(options.rate_burst_ms.into());
+    let limit = |rate| Limiter::new(rate, burst, started);
     let limits = (
-        limit(identity.rate_up.over(context.rate_up)),
-        limit(identity.rate_down.over(context.rate_down)),
+        limit(identity.rate_up.over(options.rate_up)),
+        limit(identity.rate_down.over(options.rate_down)),
     );
     let own = identity.expires.map(|end| end.duration_since(SystemTime::now()).unwrap_or_default());
     let time = identity.session_time.or(context.session_time).filter(|time| !time.is_zero());
     let time = time.into_iter().chain(own).min();
     let ends = time.and_then(|time| tokio::time::Instant::from_std(started).checked_add(time));
     let lifetime = Lifetime { ends, idle: context.idle_time };
-    let shuttle = Shuttle::new(stream, tap, offloads, context.policy, dhcp, limits, lifetime);
+    let own = (dhcp, guest);
+    let shuttle = Shuttle::new(stream, tap, offloads, policy, own, limits, lifetime);
     let counters = Rc::clone(&shuttle.counters);
-    let listed = context.sessions.list(client, identity.label(), name.clone(), counters);
+    let place = Place { network: Rc::clone(&network), room, port: name.clone() };
+    let listed = context.sessions.list(client, identity.label(), place, counters);
     let hold_back = if accept.is_vpn_ws { VPN_WS_HOLD_BACK } else { Duration::ZERO };
     let mut shutdown = context.shutdown.clone();
     let end = match greeting {
@@ -459,7 +491,7 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
             end = shuttle.run(early, ws::Decoder::new(accept.is_vpn_ws), hold_back) => end,
             () = lost.notified() => End::PortLost,
             () = listed.session.kicked() => End::Kicked,
-            never = warn_of_text(context, &shuttle, client) => match never {},
+            end = hear_news(context, &shuttle, &listed, client) => end,
             _ = shutdown.wait_for(|stop| *stop) => End::Shutdown,
         },
     };
@@ -489,14 +521,29 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
     drop(of_kind);
 }
 
-/// Says that a client sends text, which is no frame.
-async fn warn_of_text(context: &Context, shuttle: &Shuttle, client: Client) -> Infallible {
-    shuttle.text_came().await;
-    if context.log.allows() {
-        tracing::warn!(%client, "the client sends text messages, which are ignored: frames are binary");
+/// Says what an operator may want to know of a session, and asks others whether they are there; ends if
+/// another asks and this one is not.
+async fn hear_news(context: &Context, shuttle: &Shuttle, listed: &Listed, client: Client) -> End {
+    loop {
+        let item = tokio::select! {
+            item = shuttle.news.next() => item,
+            () = listed.session.challenged() => match shuttle.is_there().await {
+                true => continue,
+                false => return End::Silent,
+            },
+        };
+        match item {
+            Item::Text if context.log.allows() => {
+                // Once a session is enough; the line at its end has the number.
+                tracing::warn!(%client, "the client sends text messages, which are ignored: frames are binary");
+            }
+            Item::Refused((mac, address), why) if context.log.allows() => {
+                tracing::warn!(%client, %mac, %address, %why, "a guest may not use its address, its frames are dropped");
+            }
+            Item::Wanted(mac) => context.sessions.challenge(&listed.session, mac),
+            Item::Text | Item::Refused(..) => {}
+        }
     }
-    // Once a session is enough; the line at its end has the number.
-    std::future::pending().await
 }
 
 /// Sends what was begun and the close message, then waits for the client to close.

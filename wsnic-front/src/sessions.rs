@@ -4,6 +4,7 @@
 //! costs a frame anything.
 
 use crate::counters::Counters;
+use crate::networks::Network;
 use crate::session::Client;
 use serde::Serialize;
 use std::cell::{Cell, RefCell};
@@ -12,25 +13,50 @@ use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 use tokio::sync::Notify;
+use wsnic_proto::MacAddr;
+use wsnic_proto::rooms::RoomKey;
 
 /// A session.
-#[derive(Debug)]
 pub struct Session {
     /// Its number, given once.
     pub id: u64,
     client: Client,
     identity: String,
-    port: String,
+    place: Place,
     started: Instant,
     counters: Rc<Counters>,
     /// Told when an operator ends it.
     kicked: Notify,
+    /// Told when another one wants its guest's address.
+    challenged: Notify,
+}
+
+/// Where a session's guest is.
+pub struct Place {
+    /// The network.
+    pub network: Rc<Network>,
+    /// The room, if there are rooms.
+    pub room: Option<RoomKey>,
+    /// The TAP's name.
+    pub port: String,
+}
+
+impl Place {
+    /// Whether frames can pass from one to the other.
+    fn meets(&self, other: &Place) -> bool {
+        Rc::ptr_eq(&self.network, &other.network) && self.room == other.room
+    }
 }
 
 impl Session {
     /// Returns when an operator ends the session.
     pub async fn kicked(&self) {
         self.kicked.notified().await;
+    }
+
+    /// Returns when another one wants the address of its guest.
+    pub async fn challenged(&self) {
+        self.challenged.notified().await;
     }
 }
 
@@ -40,6 +66,7 @@ pub struct Row {
     id: u64,
     client: String,
     identity: String,
+    network: String,
     port: String,
     mac: Option<String>,
     seconds: u64,
@@ -51,7 +78,7 @@ pub struct Row {
 }
 
 /// All that is open, and what was refused since the start.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Sessions {
     next: Cell<u64>,
     open: RefCell<BTreeMap<u64, Rc<Session>>>,
@@ -59,7 +86,6 @@ pub struct Sessions {
 }
 
 /// Takes a session off the list when it is dropped.
-#[derive(Debug)]
 pub struct Listed {
     sessions: Rc<Sessions>,
     /// The session.
@@ -78,13 +104,21 @@ impl Sessions {
         self: &Rc<Sessions>,
         client: Client,
         identity: String,
-        port: String,
+        place: Place,
         counters: Rc<Counters>,
     ) -> Listed {
         let id = self.next.get() + 1;
         self.next.set(id);
-        let (started, kicked) = (Instant::now(), Notify::new());
-        let session = Rc::new(Session { id, client, identity, port, started, counters, kicked });
+        let session = Rc::new(Session {
+            id,
+            client,
+            identity,
+            place,
+            started: Instant::now(),
+            counters,
+            kicked: Notify::new(),
+            challenged: Notify::new(),
+        });
         self.open.borrow_mut().insert(id, Rc::clone(&session));
         Listed { sessions: Rc::clone(self), session }
     }
@@ -107,7 +141,8 @@ impl Sessions {
                 id: session.id,
                 client: session.client.to_string(),
                 identity: session.identity.clone(),
-                port: session.port.clone(),
+                network: session.place.network.options.name.to_string(),
+                port: session.place.port.clone(),
                 mac: counters.mac.get().map(|mac| mac.to_string()),
                 seconds: session.started.elapsed().as_secs(),
                 frames_in: counters.frames_in.get(),
@@ -118,6 +153,17 @@ impl Sessions {
             }
         };
         self.open.borrow().values().map(row).collect()
+    }
+
+    /// Asks those who have this address, where `own` is, whether they are still there.
+    pub fn challenge(&self, own: &Rc<Session>, mac: MacAddr) {
+        let open = self.open.borrow();
+        let has_it = |other: &&Rc<Session>| {
+            other.counters.mac.get() == Some(mac)
+                && !Rc::ptr_eq(own, other)
+                && own.place.meets(&other.place)
+        };
+        open.values().filter(has_it).for_each(|other| other.challenged.notify_one());
     }
 
     /// Ends a session; the address that it came from. None: there is no such session.

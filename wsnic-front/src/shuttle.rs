@@ -21,6 +21,8 @@ use crate::codel::Codel;
 use crate::counters::{Counters, add};
 use crate::dhcp_port::DhcpPort;
 use crate::end::{End, Lifetime};
+use crate::guest::{Guest, Pair, Passage};
+use crate::news::{Item, News};
 use crate::outbox::Outbox;
 use crate::rate::{Limiter, Share};
 use crate::stream::Stream;
@@ -37,7 +39,6 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
 use tokio::time::Instant;
 use wsnic_proto::Frame;
 use wsnic_proto::frame::FramePolicy;
@@ -68,6 +69,9 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 /// A client that is silent for this long is gone.
 const DEAD_AFTER: Duration = Duration::from_secs(100);
 
+/// A client whose address another one wants has so long to show that it is there.
+const CHALLENGE_LIMIT: Duration = Duration::from_secs(3);
+
 /// A TAP that was deleted has nothing to read; epoll says so as an error.
 pub const TAP_INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 
@@ -87,12 +91,17 @@ pub struct Shuttle {
     tap: AsyncFd<OwnedFd>,
     policy: FramePolicy,
     dhcp: Option<DhcpPort>,
+    /// None: the network has no locks.
+    guest: Option<Guest>,
+    /// A frame, or none, that waits for its source to be bound, and what that is.
+    held: RefCell<Option<(Vec<u8>, Pair)>>,
     /// Whether each frame of the TAP has a header before it.
     offloads: bool,
     limit_up: RefCell<Option<Limiter>>,
     limit_down: RefCell<Option<Limiter>>,
     outbox: Outbox,
-    text_came: Notify,
+    /// What whoever keeps the sessions should know.
+    pub news: News,
     last_heard: Cell<Instant>,
     last_frame: Cell<Instant>,
     lifetime: Lifetime,
@@ -107,7 +116,7 @@ impl Shuttle {
         tap: AsyncFd<OwnedFd>,
         offloads: bool,
         policy: FramePolicy,
-        dhcp: Option<DhcpPort>,
+        (dhcp, guest): (Option<DhcpPort>, Option<Guest>),
         (limit_up, limit_down): Limits,
         lifetime: Lifetime,
     ) -> Shuttle {
@@ -116,11 +125,13 @@ impl Shuttle {
             tap,
             policy,
             dhcp,
+            guest,
+            held: RefCell::default(),
             offloads,
             limit_up: RefCell::new(limit_up),
             limit_down: RefCell::new(limit_down),
             outbox: Outbox::default(),
-            text_came: Notify::new(),
+            news: News::default(),
             last_heard: Cell::new(Instant::now()),
             last_frame: Cell::new(Instant::now()),
             lifetime,
@@ -138,11 +149,6 @@ impl Shuttle {
         }
     }
 
-    /// Returns when text messages have come that nobody was told of.
-    pub async fn text_came(&self) {
-        self.text_came.notified().await;
-    }
-
     /// Gives the parts back when the session has ended: what is still to be sent, and the TAP.
     pub fn into_parts(self) -> (Stream, Vec<u8>, OwnedFd) {
         (self.stream, self.outbox.into_bytes(), self.tap.into_inner())
@@ -155,6 +161,9 @@ impl Shuttle {
             let end = refill(buffer, &mut partial);
             self.take_messages(&mut buffer[..end], &mut decoder, &mut partial)
         }) {
+            return end;
+        }
+        if let Err(end) = self.settle(&mut decoder, &mut partial).await {
             return end;
         }
         let mut turn = Turn::default();
@@ -192,6 +201,9 @@ impl Shuttle {
                     }
                 });
                 let took = turn.end();
+                if let Err(end) = self.settle(&mut decoder, &mut partial).await {
+                    return end;
+                }
                 let (len, more) = match step {
                     Ok(Some(step)) => step,
                     Ok(None) => break,
@@ -228,7 +240,31 @@ impl Shuttle {
         }
     }
 
-    /// Handles every complete message in `bytes` behind [`ROOM`], keeps the rest in `partial`.
+    /// Has the source of a frame that was held back bound, and goes on behind it.
+    async fn settle(&self, decoder: &mut ws::Decoder, partial: &mut Vec<u8>) -> Result<(), End> {
+        loop {
+            let held = self.held.borrow_mut().take();
+            let (Some((frame, pair)), Some(guest)) = (held, &self.guest) else { return Ok(()) };
+            let challenge = |mac| self.news.tell(Item::Wanted(mac));
+            // No frame waits: DHCP has given it.
+            let given = frame.is_empty();
+            match guest.bind(pair, given, self.dhcp.as_ref(), challenge).await {
+                Ok(()) if frame.is_empty() => {}
+                Ok(()) => self.write_alone(&frame)?,
+                Err(error) => {
+                    add(&self.counters.dropped, usize::from(!frame.is_empty()));
+                    self.news.tell(Item::Refused(pair, error));
+                }
+            }
+            READ.with_borrow_mut(|buffer| {
+                let end = refill(buffer, partial);
+                self.take_messages(&mut buffer[..end], decoder, partial)
+            })?;
+        }
+    }
+
+    /// Handles every complete message in `bytes` behind [`ROOM`], keeps the rest in `partial`; up to the
+    /// first that has to wait, which is then held back.
     fn take_messages(
         &self,
         bytes: &mut [u8],
@@ -249,13 +285,15 @@ impl Shuttle {
                         // Fragments are rare; what came before them goes first.
                         let message = message.to_vec();
                         self.flush_run(bytes, run)?;
-                        if self.is_for_bridge(&message) {
-                            self.write_alone(&message)?;
+                        match self.passage(&message) {
+                            Passage::Free => self.write_alone(&message)?,
+                            Passage::Refused => {}
+                            Passage::Unbound(pair) => self.hold(&message, pair),
                         }
                     }
                     Some(Event::Text(_)) => {
                         add(&self.counters.texts, 1);
-                        self.text_came.notify_one();
+                        self.news.tell(Item::Text);
                     }
                     Some(Event::Ping(payload)) => self.outbox.post(Opcode::Pong, payload),
                     Some(Event::Close(code)) => {
@@ -264,8 +302,8 @@ impl Shuttle {
                     }
                     Some(Event::Pong) | None => {}
                 }
-                if used == 0 {
-                    partial.extend_from_slice(&bytes[at..]);
+                if used == 0 || self.held.borrow().is_some() {
+                    partial.extend_from_slice(&bytes[at + used..]);
                     return self.flush_run(bytes, run);
                 }
                 at = end;
@@ -276,8 +314,13 @@ impl Shuttle {
     /// A message that lies in `bytes` as a whole.
     fn message(&self, bytes: &mut [u8], range: Range<usize>, run: &mut Run) -> Result<(), End> {
         let message = &bytes[range.clone()];
-        if !self.is_for_bridge(message) {
-            return Ok(());
+        match self.passage(message) {
+            Passage::Free => {}
+            Passage::Refused => return Ok(()),
+            Passage::Unbound(pair) => {
+                self.hold(message, pair);
+                return self.flush_run(bytes, run);
+            }
         }
         if !self.offloads {
             return self.write_alone(message);
@@ -295,28 +338,43 @@ impl Shuttle {
         }
     }
 
-    /// True for a frame that the bridge is to have; what is for the DHCP server is answered here.
-    fn is_for_bridge(&self, message: &[u8]) -> bool {
+    /// Keeps a frame until its source is bound.
+    #[cold]
+    fn hold(&self, frame: &[u8], pair: Pair) {
+        *self.held.borrow_mut() = Some((frame.to_vec(), pair));
+    }
+
+    /// Whether the bridge is to have a frame; what is for the DHCP server is answered here.
+    fn passage(&self, message: &[u8]) -> Passage {
         if message.is_empty() {
-            return false;
+            return Passage::Refused;
         }
-        let Ok(frame) = self.policy.check(message) else {
+        let refused = || {
             add(&self.counters.dropped, 1);
-            return false;
+            Passage::Refused
         };
+        let Ok(frame) = self.policy.check(message) else { return refused() };
         self.counters.mac.set(Some(frame.source()));
-        let Some(dhcp) = &self.dhcp else { return true };
-        if frame.is_to_dhcp_server() {
-            if let Some(answer) = dhcp.answer(message) {
-                self.outbox.post(Opcode::Binary, &answer);
+        if let Some(dhcp) = &self.dhcp {
+            if frame.is_to_dhcp_server() {
+                let (answer, leased) = dhcp.answer(message);
+                if let Some(answer) = answer {
+                    self.outbox.post(Opcode::Binary, &answer);
+                }
+                // Bound before the guest uses it.
+                if let (Some(pair), true) = (leased, self.guest.is_some()) {
+                    self.hold(&[], pair);
+                }
+                return Passage::Refused;
             }
-            return false;
+            if frame.is_to_dhcp_client() {
+                return refused();
+            }
         }
-        if frame.is_to_dhcp_client() {
-            add(&self.counters.dropped, 1);
-            return false;
+        match self.guest.as_ref().map_or(Passage::Free, |guest| guest.passage(frame)) {
+            Passage::Refused => refused(),
+            passage => passage,
         }
-        true
     }
 
     fn write_alone(&self, frame: &[u8]) -> Result<(), End> {
@@ -535,6 +593,14 @@ impl Shuttle {
                 return End::Idle;
             }
         }
+    }
+
+    /// Whether the client answers within [`CHALLENGE_LIMIT`].
+    pub async fn is_there(&self) -> bool {
+        let heard = self.last_heard.get();
+        self.outbox.post(Opcode::Ping, &[]);
+        tokio::time::sleep(CHALLENGE_LIMIT).await;
+        self.last_heard.get() != heard
     }
 
     async fn watch_silence(&self) -> End {

@@ -26,8 +26,15 @@ pub(super) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>)
     let (tap, bridge) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
     let tap = wsnic_os::watch::watch(tap, TAP_INTEREST).unwrap();
     let stream = Stream::plain(Socket::Tcp(server));
-    let shuttle =
-        Shuttle::new(stream, tap, offloads, POLICY, None, (None, None), Lifetime::default());
+    let shuttle = Shuttle::new(
+        stream,
+        tap,
+        offloads,
+        POLICY,
+        (None, None),
+        (None, None),
+        Lifetime::default(),
+    );
     (client, bridge, Rc::new(shuttle))
 }
 

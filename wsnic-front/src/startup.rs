@@ -4,11 +4,12 @@
 use crate::addresses::Addresses;
 use crate::admin;
 use crate::auth::Passwords;
-use crate::dhcp_port::{Dhcp, LeaseFileError, OpenedDhcp};
+use crate::dhcp_port::LeaseFileError;
 use crate::fd_closer::FdCloser;
-use crate::helper::{Helper, Welcome};
+use crate::helper::Helper;
 use crate::listen::{self, BindError, Bound, Listener, Speaks};
 use crate::log_limit::LogLimit;
+use crate::networks::Networks;
 use crate::sandbox::{Closed, Sandboxed};
 use crate::session::{Context, Door, DoorError};
 use clap::{Arg, Command};
@@ -33,8 +34,6 @@ use wsnic_os::sandbox::{CloseError, probe, process};
 use wsnic_os::{inherited, log, packet, parent};
 use wsnic_proto::Settings;
 use wsnic_proto::cli::Verbosity;
-use wsnic_proto::frame::{FramePolicy, max_frame_len};
-use wsnic_proto::settings::DhcpService;
 
 /// Sessions have this long to say goodbye at the end.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
@@ -119,7 +118,7 @@ fn run() -> Result<(), StartError> {
         .build()
         .map_err(system("start the runtime"))?;
     let ready = runtime.block_on(opened.prepare())?;
-    let closed = Closed::enter(&settings, fd_limit(settings.server.max_clients))?;
+    let closed = Closed::enter(&settings, fd_limit(settings.max_clients()))?;
     parent::heed(&matches).map_err(system("watch the parent"))?;
     let closer = FdCloser::start().map_err(system("start a thread"))?;
     let passwords = Passwords::start().map_err(system("start a thread"))?;
@@ -154,7 +153,7 @@ struct Opened {
     door: Door,
     helper: OwnedFd,
     helper_path: PathBuf,
-    dhcp: Option<OpenedDhcp>,
+    networks: Networks,
     notifier: Notifier,
 }
 
@@ -180,12 +179,9 @@ impl Opened {
         if door.tls.is_none() && listeners.iter().any(needs_tls) {
             return Err(BindError::NoCertificate("wss").into());
         }
-        raise_fd_limit(settings.server.max_clients);
+        raise_fd_limit(settings.max_clients());
         let helper_path = helper.unwrap_or(&settings.helper_socket).clone();
-        let dhcp = match settings.dhcp.service {
-            DhcpService::Builtin => Some(OpenedDhcp::open(settings)?),
-            DhcpService::Dnsmasq | DhcpService::Disabled => None,
-        };
+        let networks = Networks::open(settings)?;
         Ok(Opened {
             listeners,
             admin,
@@ -193,14 +189,15 @@ impl Opened {
             door,
             helper: connect(&helper_path)?,
             helper_path,
-            dhcp,
+            networks,
             notifier: Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?,
         })
     }
 
     /// Greets the helper, and lets the runtime watch what is open.
     async fn prepare(self) -> Result<Ready, StartError> {
-        let Opened { listeners, admin, janitors, door, helper, helper_path, dhcp, notifier } = self;
+        let Opened { listeners, admin, janitors, door, helper, helper_path, networks, notifier } =
+            self;
         let handle = |kind| signal(kind).map_err(system("handle signals"));
         let signals = Signals {
             terminate: handle(SignalKind::terminate())?,
@@ -208,7 +205,7 @@ impl Opened {
             hangup: handle(SignalKind::hangup())?,
         };
         let log = Rc::new(LogLimit::new(std::time::Instant::now()));
-        let (helper, welcome) = Helper::greet(helper, Rc::clone(&log))
+        let helper = Helper::greet(helper, Rc::clone(&log))
             .await
             .map_err(|source| StartError::Helper { path: helper_path, source })?;
         let listeners = listeners.into_iter().map(Bound::watch).collect::<Result<_, _>>();
@@ -218,19 +215,7 @@ impl Opened {
             UnixListener::from_std(admin)
         });
         let admin = admin.transpose().map_err(system("watch the admin socket"))?;
-        let dhcp = dhcp.map(|dhcp| dhcp.serve(welcome.gateway_mac, welcome.mtu));
-        Ok(Ready {
-            listeners,
-            admin,
-            janitors,
-            door,
-            helper,
-            welcome,
-            dhcp,
-            notifier,
-            signals,
-            log,
-        })
+        Ok(Ready { listeners, admin, janitors, door, helper, networks, notifier, signals, log })
     }
 }
 
@@ -241,8 +226,7 @@ struct Ready {
     janitors: Vec<Janitor>,
     door: Door,
     helper: Rc<Helper>,
-    welcome: Welcome,
-    dhcp: Option<Dhcp>,
+    networks: Networks,
     notifier: Notifier,
     signals: Signals,
     log: Rc<LogLimit>,
@@ -314,30 +298,13 @@ async fn serve(
     (closer, passwords): (FdCloser, Passwords),
     sandboxed: Sandboxed,
 ) -> Result<(), StartError> {
-    let Ready {
-        listeners,
-        admin,
-        janitors,
-        door,
-        helper,
-        welcome,
-        dhcp,
-        notifier,
-        mut signals,
-        log,
-    } = ready;
+    let Ready { listeners, admin, janitors, door, helper, networks, notifier, mut signals, log } =
+        ready;
     let (stop, shutdown) = watch::channel(false);
     let context = Rc::new(Context {
         helper: Rc::clone(&helper),
         closer,
-        policy: FramePolicy {
-            max_len: max_frame_len(welcome.mtu),
-            gateway_mac: welcome.gateway_mac,
-            allow_vlan: settings.network.allow_vlan,
-        },
-        rate_up: settings.network.rate_up,
-        rate_down: settings.network.rate_down,
-        rate_burst: Duration::from_millis(settings.network.rate_burst_ms.into()),
+        networks,
         door: RefCell::new(Rc::new(door)),
         addresses: Rc::new(Addresses::new(&settings.door)),
         names: Rc::default(),
@@ -347,7 +314,6 @@ async fn serve(
         page: settings.server.page,
         session_time: seconds(settings.door.session_time),
         idle_time: seconds(settings.door.idle_time),
-        dhcp: dhcp.map(|dhcp| Rc::new(RefCell::new(dhcp))),
         shutdown,
         log,
         started: std::time::Instant::now(),

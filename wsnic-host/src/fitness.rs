@@ -1,13 +1,13 @@
 //! What keeps wsnic from starting on this machine, and what to do about it.
 
 use crate::links::{
-    BRIDGE, BRIDGE_GROUP, DYING_GROUP, LEAF_PREFIX, Link, Links, PORT_GROUP, port_of,
+    BRIDGE_GROUP, DYING_GROUP, LEAF_PREFIX, Link, Links, PORT_GROUP, lan_of, port_of,
 };
 use crate::routing::way_out;
 use std::fmt;
 use std::fs::OpenOptions;
 use std::io;
-use wsnic_proto::Cidr;
+use wsnic_proto::Settings;
 use wsnic_proto::settings::{InterfaceName, Nat, Network};
 
 /// Why wsnic cannot start here.
@@ -48,15 +48,17 @@ pub fn device() -> Option<Problem> {
     ))
 }
 
-/// All of them, for this network.
+/// All of them, for these settings.
 ///
 /// # Errors
 /// The kernel does not answer.
-pub async fn problems(network: &Network, links: &Links) -> io::Result<Vec<Problem>> {
+pub async fn problems(settings: &Settings, links: &Links) -> io::Result<Vec<Problem>> {
     let mut found: Vec<Problem> = privilege().into_iter().chain(device()).collect();
     found.extend(names(links).await?);
-    found.extend(subnet(network.plan.subnet(), links).await?);
-    found.extend(uplink(&network.nat, links).await?.err());
+    for network in settings.networks() {
+        found.extend(subnet(network, links).await?);
+        found.extend(uplink(network, links).await?.err());
+    }
     Ok(found)
 }
 
@@ -66,7 +68,7 @@ pub async fn problems(network: &Network, links: &Links) -> io::Result<Vec<Proble
 /// The kernel does not answer.
 pub async fn names(links: &Links) -> io::Result<Vec<Problem>> {
     let is_foreign = |link: &Link| {
-        let of_bridges = link.name == BRIDGE || link.name.starts_with(LEAF_PREFIX);
+        let of_bridges = lan_of(&link.name).is_some() || link.name.starts_with(LEAF_PREFIX);
         (of_bridges && link.group != BRIDGE_GROUP)
             || (port_of(&link.name).is_some() && ![PORT_GROUP, DYING_GROUP].contains(&link.group))
     };
@@ -79,17 +81,18 @@ pub async fn names(links: &Links) -> io::Result<Vec<Problem>> {
     Ok(foreign.collect())
 }
 
-/// Other interfaces in the guests' subnet.
+/// Other interfaces in a network's subnet.
 ///
 /// # Errors
 /// The kernel does not answer.
-pub async fn subnet(subnet: Cidr, links: &Links) -> io::Result<Vec<Problem>> {
+pub async fn subnet(network: &Network, links: &Links) -> io::Result<Vec<Problem>> {
+    let subnet = network.plan.subnet();
     let all = links.all().await?;
     let addresses = links.addresses().await?.into_iter();
     let clashes = addresses
         .filter(|(_, block)| block.overlaps(subnet))
         .filter_map(|(index, block)| Some((all.iter().find(|link| link.index == index)?, block)))
-        .filter(|(link, _)| link.name != BRIDGE)
+        .filter(|(link, _)| lan_of(&link.name).is_none())
         .map(|(link, block)| {
             problem(
                 format!("the guests' subnet {subnet} is in use: {} has {block}", link.name),
@@ -105,9 +108,10 @@ pub async fn subnet(subnet: Cidr, links: &Links) -> io::Result<Vec<Problem>> {
 /// # Errors
 /// The kernel does not answer.
 pub async fn uplink(
-    nat: &Nat,
+    network: &Network,
     links: &Links,
 ) -> io::Result<Result<Option<InterfaceName>, Problem>> {
+    let nat = &network.nat;
     let Nat::Interface(name) = nat else { return Ok(Ok(way_out(nat, links).await?)) };
     let others: Vec<String> = links.all().await?.into_iter().map(|link| link.name).collect();
     if others.iter().any(|other| other == name.as_str()) {

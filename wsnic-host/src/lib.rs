@@ -4,24 +4,28 @@
 //! looks and changes nothing.
 #![forbid(unsafe_code)]
 
+mod events;
 mod fitness;
 mod links;
 mod resolver;
 mod routing;
+pub mod tripwire;
 
+pub use events::{Event, events};
 pub use fitness::{Problem, device, names, privilege, problems, subnet, uplink};
 pub use links::{
-    BRIDGE, BRIDGE_GROUP, DYING_GROUP, LEAF_PREFIX, Link, Links, PORT_GROUP, PORT_PREFIX, describe,
-    io_error, port_name, port_of,
+    BRIDGE_GROUP, BRIDGE_PREFIX, DYING_GROUP, LEAF_PREFIX, Link, Links, PORT_GROUP, PORT_PREFIX,
+    bridge_name, describe, io_error, lan_of, port_name, port_of, rooms_prefix,
 };
 pub use resolver::resolver;
 pub use routing::{forwards_everything, routing, way_out, ways_to};
 
 use wsnic_proto::MacAddr;
 
-/// The bridge's address, the same at every start on this machine: guests keep it in their ARP caches.
-pub fn bridge_mac() -> MacAddr {
+/// The address of a network's bridges, the same at every start on this machine: guests keep it in their
+/// ARP caches.
+pub fn bridge_mac(network: u16) -> MacAddr {
     let mut seed = std::fs::read("/etc/machine-id").unwrap_or_default();
-    seed.extend_from_slice(BRIDGE.as_bytes());
+    seed.extend_from_slice(format!("{BRIDGE_PREFIX}{network}").as_bytes());
     MacAddr::locally_administered(&seed)
 }

@@ -6,16 +6,18 @@
 use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_route::address::AddressAttribute;
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecUnspec, InfoData, InfoTun, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet, AfSpecUnspec, InfoBridgePort, InfoData, InfoPortData, InfoTun, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAttribute, RouteMessage, RouteType};
 use rtnetlink::{Handle, RouteMessageBuilder};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use wsnic_proto::ports::Lan;
 use wsnic_proto::{Cidr, PortId};
 
-/// The bridge's name.
-pub const BRIDGE: &str = "wsbr0";
+/// Begins the names of all bridges that guests' packets come and go by.
+pub const BRIDGE_PREFIX: &str = "wsbr";
 /// The bridge of every network.
 pub const BRIDGE_GROUP: u32 = 0x7773_0000;
 /// Ports in use.
@@ -31,6 +33,30 @@ pub const LEAF_PREFIX: &str = "wsleaf";
 /// The name of a port's TAP.
 pub fn port_name(port: PortId) -> String {
     format!("{PORT_PREFIX}{}", port.0)
+}
+
+/// The name of a network's bridge, or of a room's if the network has rooms.
+pub fn bridge_name(lan: Lan, has_rooms: bool) -> String {
+    match has_rooms {
+        false => format!("{BRIDGE_PREFIX}{}", lan.network),
+        true => format!("{}{}", rooms_prefix(lan.network), lan.room),
+    }
+}
+
+/// Begins the names of the bridges of a network's rooms, and of no other's.
+pub fn rooms_prefix(network: u16) -> String {
+    format!("{BRIDGE_PREFIX}{network}r")
+}
+
+/// The network or room whose bridge has this name, and whether it is a room, if it is one of ours.
+pub fn lan_of(name: &str) -> Option<(Lan, bool)> {
+    let numbers = name.strip_prefix(BRIDGE_PREFIX)?;
+    let (network, room) = match numbers.split_once('r') {
+        Some((network, room)) => (network, Some(room.parse().ok()?)),
+        None => (numbers, None),
+    };
+    let lan = Lan { network: network.parse().ok()?, room: room.unwrap_or(0) };
+    (bridge_name(lan, room.is_some()) == name).then_some((lan, room.is_some()))
 }
 
 /// The port whose TAP has this name, if it is one of ours.
@@ -56,6 +82,8 @@ pub struct Link {
     pub running: bool,
     /// IFLA_ADDRESS.
     pub address: Vec<u8>,
+    /// Of a bridge's port: whether it is locked; None: it is no port, or the kernel knows no locks.
+    pub locked: Option<bool>,
     /// Of a TUN or TAP: IFLA_TUN_… of IFLA_INFO_DATA.
     pub tun: Vec<InfoTun>,
 }
@@ -175,8 +203,15 @@ pub fn describe(message: LinkMessage) -> Link {
             LinkAttribute::Address(address) => link.address = address,
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
-                    if let LinkInfo::Data(InfoData::Tun(tun)) = info {
-                        link.tun = tun;
+                    match info {
+                        LinkInfo::Data(InfoData::Tun(tun)) => link.tun = tun,
+                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                            link.locked = port.iter().find_map(|info| match info {
+                                InfoBridgePort::Locked(locked) => Some(*locked),
+                                _ => None,
+                            });
+                        }
+                        _ => {}
                     }
                 }
             }
@@ -219,6 +254,18 @@ const RT_TABLE_MAIN: u32 = 254;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bridges_have_the_names_of_their_networks_and_rooms() {
+        let lan = |network, room| Lan { network, room };
+        assert_eq!(bridge_name(lan(0, 0), false), "wsbr0");
+        assert_eq!(bridge_name(lan(3, 17), true), "wsbr3r17");
+        assert_eq!(lan_of("wsbr0"), Some((lan(0, 0), false)));
+        assert_eq!(lan_of("wsbr3r17"), Some((lan(3, 17), true)));
+        for name in ["wsbr", "wsbr01", "wsbr1r", "wsbr1r01", "wsbr1r1r1", "wsbr99999", "xwsbr0"] {
+            assert_eq!(lan_of(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn only_names_that_we_would_give_are_ours() {

@@ -1,6 +1,6 @@
 //! By which interfaces guests' packets go, and whether the host forwards them there.
 
-use crate::links::{BRIDGE, Link, Links};
+use crate::links::{Link, Links, lan_of};
 use std::io;
 use std::net::Ipv4Addr;
 use wsnic_proto::settings::{InterfaceName, Nat};
@@ -21,7 +21,7 @@ pub async fn way_out(nat: &Nat, links: &Links) -> io::Result<Option<InterfaceNam
 }
 
 /// The interfaces by which packets to these addresses leave and answers come back, and if `all`,
-/// every other with an address. Not the guests' bridge.
+/// every other with an address. Not the guests' bridges.
 ///
 /// # Errors
 /// The kernel does not answer.
@@ -39,7 +39,7 @@ pub async fn ways_to(
         let has_address = |link: &Link| addresses.iter().any(|(index, _)| *index == link.index);
         names.extend(links.all().await?.into_iter().filter(has_address).map(|link| link.name));
     }
-    let others = names.iter().filter(|name| *name != BRIDGE && *name != "lo");
+    let others = names.iter().filter(|name| lan_of(name).is_none() && *name != "lo");
     Ok(others.filter_map(|name| InterfaceName::new(name)).collect())
 }
 

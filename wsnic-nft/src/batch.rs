@@ -13,6 +13,8 @@ impl Family {
     pub const INET: Family = Family(1);
     /// IPv4.
     pub const IPV4: Family = Family(2);
+    /// Frames that a bridge forwards.
+    pub const BRIDGE: Family = Family(7);
 }
 
 impl fmt::Display for Family {
@@ -20,6 +22,7 @@ impl fmt::Display for Family {
         match *self {
             Family::INET => f.write_str("inet"),
             Family::IPV4 => f.write_str("ip"),
+            Family::BRIDGE => f.write_str("bridge"),
             Family(number) => write!(f, "family {number}"),
         }
     }
@@ -60,7 +63,7 @@ impl TableFlags {
     pub const OWNER_PERSIST: TableFlags = TableFlags(2 | 4);
 }
 
-/// Where a base chain meets packets (`NF_INET_…`).
+/// Where a base chain meets packets (`NF_INET_…`; `NF_BR_…` has the same numbers).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HookPoint {
     /// Before routing.
@@ -115,7 +118,13 @@ impl Batch {
         self.0.is_empty()
     }
 
-    fn push(&mut self, kind: (u16, u16), table: &Table, attributes: Attributes, what: String) {
+    pub(crate) fn push(
+        &mut self,
+        kind: (u16, u16),
+        table: &Table,
+        attributes: Attributes,
+        what: String,
+    ) {
         let (message, flags) = kind;
         self.0.push(Change { message, flags, family: table.family, attributes, what });
     }
@@ -164,20 +173,25 @@ impl Batch {
 
     /// Adds a rule at a chain's end.
     pub fn rule(&mut self, table: &Table, chain: &str, rule: Rule) {
-        let attributes = of_chain(table, chain).nest(RULE_EXPRESSIONS, rule.0);
-        let what = format!("add a rule to {table} {chain}");
-        self.push((NEW_RULE, CREATE | APPEND), table, attributes, what);
+        self.add_rule(CREATE | APPEND, table, chain, of_chain(table, chain), rule);
     }
 
-    /// Adds a rule at a chain's head, with a comment of at most 253 bytes.
+    /// The same, with a comment of at most 127 bytes.
+    pub fn commented_rule(&mut self, table: &Table, chain: &str, rule: Rule, comment: &str) {
+        let attributes = of_chain(table, chain).bytes(RULE_USERDATA, &user_data(comment));
+        self.add_rule(CREATE | APPEND, table, chain, attributes, rule);
+    }
+
+    /// Adds a rule at a chain's head, with a comment.
     pub fn insert_rule(&mut self, table: &Table, chain: &str, rule: Rule, comment: &str) {
-        // Type, length with the NUL, text: what nft and iptables write and show (libnftnl/udata.h).
-        let length = u8::try_from(comment.len() + 1).unwrap_or(0);
-        let user = [&[COMMENT, length], comment.as_bytes(), &[0]].concat();
-        let attributes =
-            of_chain(table, chain).nest(RULE_EXPRESSIONS, rule.0).bytes(RULE_USERDATA, &user);
+        let attributes = of_chain(table, chain).bytes(RULE_USERDATA, &user_data(comment));
+        self.add_rule(CREATE, table, chain, attributes, rule);
+    }
+
+    fn add_rule(&mut self, flags: u16, table: &Table, chain: &str, to: Attributes, rule: Rule) {
+        let attributes = to.nest(RULE_EXPRESSIONS, rule.0);
         let what = format!("add a rule to {table} {chain}");
-        self.push((NEW_RULE, CREATE), table, attributes, what);
+        self.push((NEW_RULE, flags), table, attributes, what);
     }
 
     /// Deletes one rule.
@@ -188,13 +202,20 @@ impl Batch {
     }
 }
 
+/// A comment as nft and iptables write and show it: type, length with the NUL, text
+/// (libnftnl/udata.h).
+fn user_data(comment: &str) -> Vec<u8> {
+    let length = u8::try_from(comment.len() + 1).unwrap_or(0);
+    [&[COMMENT, length], comment.as_bytes(), &[0]].concat()
+}
+
 fn of_chain(table: &Table, chain: &str) -> Attributes {
     Attributes::default().text(RULE_TABLE, &table.name).text(RULE_CHAIN, chain)
 }
 
 // Flags of a message, linux/netlink.h
 const EXCL: u16 = 0x200;
-const CREATE: u16 = 0x400;
+pub(crate) const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 // NFT_MSG_…, linux/netfilter/nf_tables.h
 const NEW_TABLE: u16 = 0;

@@ -5,6 +5,7 @@
 
 use crate::attribute::Attributes;
 use crate::batch::{Family, Verdict};
+use crate::lookup::limit;
 use std::net::Ipv4Addr;
 use wsnic_proto::Cidr;
 use wsnic_proto::settings::InterfaceName;
@@ -43,6 +44,16 @@ impl Rule {
         self.meta(META_IIFNAME).equals(prefix.as_bytes())
     }
 
+    /// Entered by an interface whose name begins otherwise.
+    pub fn not_from_any(self, prefix: &str) -> Rule {
+        self.meta(META_IIFNAME).differs(prefix.as_bytes())
+    }
+
+    /// Entered by an interface of another group (IFLA_GROUP); costs a fifth of what a name does.
+    pub fn not_from_group(self, group: u32) -> Rule {
+        self.meta(META_IIFGROUP).differs(&group.to_ne_bytes())
+    }
+
     /// Leaves by this interface.
     pub fn to(self, interface: &InterfaceName) -> Rule {
         self.meta(META_OIFNAME).equals(&terminated(interface))
@@ -56,6 +67,11 @@ impl Rule {
     /// Leaves by any other interface.
     pub fn not_to(self, interface: &InterfaceName) -> Rule {
         self.meta(META_OIFNAME).differs(&terminated(interface))
+    }
+
+    /// Leaves by an interface whose name begins otherwise.
+    pub fn not_to_any(self, prefix: &str) -> Rule {
+        self.meta(META_OIFNAME).differs(prefix.as_bytes())
     }
 
     /// Is no IPv4.
@@ -91,6 +107,13 @@ impl Rule {
     /// Destination outside `block`; the packet must be IPv4.
     pub fn destination_outside(self, block: Cidr) -> Rule {
         self.address(IPV4_DESTINATION, NOT_EQUAL, block)
+    }
+
+    /// Goes to the first host address of a block with a prefix of this length; the packet must be IPv4.
+    pub fn to_first_of_block(self, prefix_len: u8) -> Rule {
+        let mask = Cidr::containing([0, 0, 0, 0].into(), prefix_len).netmask().octets();
+        let loaded = self.payload(BASE_NETWORK, IPV4_DESTINATION, 4);
+        loaded.and(&mask.map(|byte| !byte)).equals(&[0, 0, 0, 1])
     }
 
     /// Goes to `port` by `transport`.
@@ -130,9 +153,7 @@ impl Rule {
 
     /// Matches up to `rate` packets a second after a burst of `burst`, all that reach it together.
     pub fn limit(self, rate: u64, burst: u32) -> Rule {
-        // Rate, its unit in seconds, burst, NFT_LIMIT_PKTS, no flags.
-        let limit = Attributes::default().number64(1, rate).number64(2, 1).number(3, burst);
-        self.with("limit", limit.number(4, 0).number(5, 0))
+        self.with("limit", limit(rate, burst, 0))
     }
 
     /// Counts what comes here.
@@ -153,6 +174,12 @@ impl Rule {
     /// Continues in `chain` and does not come back.
     pub fn goto(self, chain: &str) -> Rule {
         let verdict = Attributes::default().number(VERDICT_CODE, Verdict::GOTO.0);
+        self.verdict(verdict.text(VERDICT_CHAIN, chain))
+    }
+
+    /// Continues in `chain`, and behind this rule if nothing there decides.
+    pub fn jump(self, chain: &str) -> Rule {
+        let verdict = Attributes::default().number(VERDICT_CODE, Verdict::JUMP.0);
         self.verdict(verdict.text(VERDICT_CHAIN, chain))
     }
 
@@ -188,52 +215,66 @@ impl Rule {
         let loaded = self.payload(BASE_NETWORK, offset, 4);
         let masked = match block.prefix_len() {
             32 => loaded,
-            _ => loaded.and(block.netmask().octets()),
+            _ => loaded.and(&block.netmask().octets()),
         };
         masked.compare(operator, &block.network().octets())
     }
 
-    fn protocol(self, number: u8) -> Rule {
+    /// Is of this protocol.
+    pub fn protocol(self, number: u8) -> Rule {
         self.meta(META_L4PROTO).equals(&[number])
     }
 
-    fn meta(self, key: u32) -> Rule {
-        self.with("meta", Attributes::default().number(1, REGISTER).number(2, key))
+    pub(crate) fn meta(self, key: u32) -> Rule {
+        self.meta_into(REGISTER, key)
+    }
+
+    pub(crate) fn meta_into(self, register: u32, key: u32) -> Rule {
+        self.with("meta", Attributes::default().number(1, register).number(2, key))
     }
 
     fn ct(self, key: u32) -> Rule {
         self.with("ct", Attributes::default().number(1, REGISTER).number(2, key))
     }
 
-    fn payload(self, base: u32, offset: u32, length: u32) -> Rule {
-        let load = Attributes::default().number(1, REGISTER).number(2, base);
+    pub(crate) fn payload(self, base: u32, offset: u32, length: u32) -> Rule {
+        self.payload_into(REGISTER, base, offset, length)
+    }
+
+    pub(crate) fn payload_into(self, register: u32, base: u32, offset: u32, length: u32) -> Rule {
+        let load = Attributes::default().number(1, register).number(2, base);
         self.with("payload", load.number(3, offset).number(4, length))
     }
 
-    fn equals(self, value: &[u8]) -> Rule {
+    pub(crate) fn equals(self, value: &[u8]) -> Rule {
         self.compare(EQUAL, value)
     }
 
-    fn differs(self, value: &[u8]) -> Rule {
+    pub(crate) fn differs(self, value: &[u8]) -> Rule {
         self.compare(NOT_EQUAL, value)
     }
 
-    fn compare(self, operator: u32, value: &[u8]) -> Rule {
+    pub(crate) fn compare(self, operator: u32, value: &[u8]) -> Rule {
         let value = Attributes::default().bytes(DATA_VALUE, value);
         let compare = Attributes::default().number(1, REGISTER).number(2, operator);
         self.with("cmp", compare.nest(3, value))
     }
 
-    fn and(self, mask: [u8; 4]) -> Rule {
-        let mask = Attributes::default().bytes(DATA_VALUE, &mask);
-        let xor = Attributes::default().bytes(DATA_VALUE, &[0; 4]);
-        let bits = Attributes::default().number(1, REGISTER).number(2, REGISTER).number(3, 4);
-        self.with("bitwise", bits.nest(4, mask).nest(5, xor))
+    pub(crate) fn and(self, mask: &[u8]) -> Rule {
+        self.and_in(REGISTER, mask)
+    }
+
+    pub(crate) fn and_in(self, register: u32, mask: &[u8]) -> Rule {
+        let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
+        let xor = Attributes::default().bytes(DATA_VALUE, &vec![0; mask.len()]);
+        let mask = Attributes::default().bytes(DATA_VALUE, mask);
+        let bits = Attributes::default().number(1, register).number(2, register);
+        self.with("bitwise", bits.number(3, length).nest(4, mask).nest(5, xor))
     }
 
     /// One of `bits` is set; conntrack's numbers are in host order.
     fn any_bit(self, bits: u32) -> Rule {
-        self.and(bits.to_ne_bytes()).differs(&[0; 4])
+        self.and(&bits.to_ne_bytes()).differs(&[0; 4])
     }
 
     fn verdict(self, verdict: Attributes) -> Rule {
@@ -241,7 +282,7 @@ impl Rule {
         self.with("immediate", Attributes::default().number(1, REGISTER_VERDICT).nest(2, data))
     }
 
-    fn with(self, name: &str, data: Attributes) -> Rule {
+    pub(crate) fn with(self, name: &str, data: Attributes) -> Rule {
         // NFTA_EXPR_NAME, NFTA_EXPR_DATA in NFTA_LIST_ELEM
         Rule(self.0.nest(1, Attributes::default().text(1, name).nest(2, data)))
     }
@@ -252,33 +293,42 @@ fn terminated(interface: &InterfaceName) -> Vec<u8> {
     [interface.as_str().as_bytes(), &[0]].concat()
 }
 
-/// NFT_REG_1, which every expression here works on.
-const REGISTER: u32 = 1;
+/// NFT_REG_1, which what compares works on.
+pub(crate) const REGISTER: u32 = 1;
 const REGISTER_VERDICT: u32 = 0;
 const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
 // enum nft_cmp_ops
-const EQUAL: u32 = 0;
-const NOT_EQUAL: u32 = 1;
+pub(crate) const EQUAL: u32 = 0;
+pub(crate) const NOT_EQUAL: u32 = 1;
+/// Key of `meta`: the index of the interface that a packet came in by (enum nft_meta_keys).
+pub(crate) const META_IIF: u32 = 4;
+/// Key of `meta`: the index of the interface that it leaves by.
+pub(crate) const META_OIF: u32 = 5;
 /// Key of `meta`: the interface that a packet came in by (enum nft_meta_keys).
 pub const META_IIFNAME: u32 = 6;
 /// Key of `meta`: the interface that it leaves by.
 pub const META_OIFNAME: u32 = 7;
 /// Key of `meta`: its family.
 pub const META_NFPROTO: u32 = 15;
-const META_L4PROTO: u32 = 16;
-const META_PKTTYPE: u32 = 19;
+pub(crate) const META_L4PROTO: u32 = 16;
+pub(crate) const META_PKTTYPE: u32 = 19;
+const META_IIFGROUP: u32 = 21;
 /// linux/if_packet.h
-const PACKET_HOST: u8 = 0;
+pub(crate) const PACKET_HOST: u8 = 0;
 /// linux/in.h
 const IPPROTO_ICMP: u8 = 1;
-// enum nft_payload_bases; offsets in the IPv4 header, RFC 791 §3.1
-const BASE_NETWORK: u32 = 1;
-const BASE_TRANSPORT: u32 = 2;
-const IPV4_SOURCE: u32 = 12;
-const IPV4_DESTINATION: u32 = 16;
+// enum nft_payload_bases; offsets in the headers of Ethernet, ARP (RFC 826) and IPv4 (RFC 791 §3.1)
+pub(crate) const BASE_LINK: u32 = 0;
+pub(crate) const BASE_NETWORK: u32 = 1;
+pub(crate) const BASE_TRANSPORT: u32 = 2;
+pub(crate) const ETHER_SOURCE: u32 = 6;
+pub(crate) const ARP_SENDER_MAC: u32 = 8;
+pub(crate) const ARP_SENDER: u32 = 14;
+pub(crate) const IPV4_SOURCE: u32 = 12;
+pub(crate) const IPV4_DESTINATION: u32 = 16;
 /// Key of `ct`: the flow's state (enum nft_ct_keys).
 pub const CT_STATE: u32 = 0;
 const CT_DIRECTION: u32 = 1;

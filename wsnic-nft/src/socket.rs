@@ -15,7 +15,9 @@ use crate::batch::{
     HOOK_NUMBER, RULE_CHAIN, RULE_EXPRESSIONS, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, TABLE_NAME,
     Table, Verdict,
 };
+use crate::set::{Element, GET_ELEMENT, Set, read_elements};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
+use nix::sys::socket::{setsockopt, sockopt::SndBufForce};
 use std::io::{self, ErrorKind};
 
 /// What went wrong between us and the kernel.
@@ -118,6 +120,8 @@ impl Netfilter {
         socket.set_non_blocking(true).map_err(failed("set up"))?;
         // Error messages without a copy of the message that was wrong; only saves room.
         socket.set_cap_ack(true).map_err(failed("set up"))?;
+        // A batch is one message to the socket. Refused to who may read only, whose questions are short.
+        let _ = setsockopt(&socket, SndBufForce, &SEND_LEN);
         Ok(Netfilter { socket, port, sequence: 0 })
     }
 
@@ -234,6 +238,20 @@ impl Netfilter {
         Ok(rules.collect())
     }
 
+    /// The elements of a set, in no order; none if there is no such set.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn elements(&mut self, set: &Set) -> Result<Vec<Element>, NftError> {
+        let what = format!("list the elements of {} {}", set.table, set.name);
+        match self.ask(GET_ELEMENT, DUMP, set.table.family, &set.attributes(), &what) {
+            Err(error) if error.errno() == Some(ENOENT) => Ok(vec![]),
+            answers => {
+                Ok(answers?.iter().flat_map(|(_, answer)| read_elements(answer, set.key)).collect())
+            }
+        }
+    }
+
     /// Puts a question and gives each answer's family and attributes. A dump that was interrupted
     /// by a change starts again.
     fn ask(
@@ -306,7 +324,7 @@ impl Netfilter {
     fn send(&self, bytes: &[u8]) -> Result<(), NftError> {
         let sent = self.socket.send_to(bytes, &SocketAddr::new(0, 0), 0);
         sent.map(|_| ()).map_err(|source| {
-            // The whole batch has to fit into the send buffer, by default 208 KiB: some 500 blocks.
+            // The whole batch has to fit into the send buffer.
             let too_long = source.raw_os_error() == Some(EMSGSIZE);
             let long = "send so many rules at once, shorten the lists of allow and deny";
             NftError::Socket { operation: if too_long { long } else { "send" }, source }
@@ -369,12 +387,16 @@ fn comment(mut user: &[u8]) -> Option<String> {
     None
 }
 
+/// Bytes of a batch at most (the kernel doubles it), a limit and no memory: a port takes some 100, a
+/// block 300.
+const SEND_LEN: usize = 8 << 20;
 /// Dumps that are begun again before we give up: each needs another change in the middle of it.
 const DUMP_ATTEMPTS: usize = 20;
 /// More than the kernel puts into a datagram of a dump (32 KiB, af_netlink.c) and than a rule takes.
 const RECEIVE_LEN: usize = 128 * 1024;
 
 // asm-generic/errno.h
+const ENOENT: i32 = 2;
 const ENOBUFS: i32 = 105;
 const EBADMSG: i32 = 74;
 const EMSGSIZE: i32 = 90;

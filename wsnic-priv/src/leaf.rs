@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use tokio::sync::Mutex;
 use wsnic_host::LEAF_PREFIX;
+use wsnic_proto::ports::{NUMBERS, network_of};
 use wsnic_proto::{MacAddr, PortId};
 
 /// Ports on one bridge; the network's own has a cable to each of the others too, 23 at most.
@@ -20,10 +21,12 @@ const PORTS: u32 = 1000;
 /// The note on a leaf bridge that is whole, and with its cable joined to the network's.
 const WHOLE: &str = "wsnic leaf";
 
-/// The leaf bridges of one network.
+/// Each network has a hundred thousand numbers, of which the first thousand are on its own bridge.
+const LEAVES: u32 = NUMBERS / PORTS;
+
+/// The leaf bridges of all networks.
 pub struct Leaves {
     links: Links,
-    mtu: u16,
     /// Indexes of each that stands: the bridge, and its cable's end at the network's bridge.
     made: RefCell<BTreeMap<u32, [u32; 2]>>,
     /// Held while one is being made or removed.
@@ -32,7 +35,7 @@ pub struct Leaves {
 
 impl Leaves {
     /// Goes on with those among `links` that a helper which died has left.
-    pub fn new(connection: Links, mtu: u16, links: &[Link]) -> Leaves {
+    pub fn new(connection: Links, links: &[Link]) -> Leaves {
         let index = |name: &str| {
             let ours = |link: &&Link| link.name == name && link.group == BRIDGE_GROUP;
             links.iter().find(ours).map(|link| link.index)
@@ -43,16 +46,17 @@ impl Leaves {
             Some((leaf, [index(&bridge)?, index(&upper)?]))
         });
         let made = RefCell::new(made.collect());
-        Leaves { links: connection, mtu, made, building: Mutex::default() }
+        Leaves { links: connection, made, building: Mutex::default() }
     }
 
     /// Index of the bridge that `port` belongs on; 0 if there is none at the moment. That of the
     /// network's own is `root`.
     pub fn bridge_of(&self, port: PortId, root: u32) -> u32 {
-        match (root, port.0 / PORTS) {
-            (0, _) => 0,
-            (root, 0) => root,
-            (_, leaf) => self.made.borrow().get(&leaf).map_or(0, |[bridge, _]| *bridge),
+        let leaf = port.0 / PORTS;
+        match root {
+            0 => 0,
+            root if leaf.is_multiple_of(LEAVES) => root,
+            _ => self.made.borrow().get(&leaf).map_or(0, |[bridge, _]| *bridge),
         }
     }
 
@@ -60,7 +64,7 @@ impl Leaves {
     ///
     /// # Errors
     /// What the kernel says; `ENODEV` while the network has no bridge.
-    pub async fn make(&self, port: PortId, root: u32) -> io::Result<u32> {
+    pub async fn make(&self, port: PortId, root: u32, mtu: u16, isolated: bool) -> io::Result<u32> {
         if root == 0 {
             return Err(nix::Error::ENODEV.into());
         }
@@ -74,10 +78,11 @@ impl Leaves {
         self.delete(leaf).await?;
         let [bridge, upper, lower] = names(leaf);
         let mac = MacAddr::locally_administered(bridge.as_bytes());
-        self.links.add_bridge(&bridge, mac, self.mtu).await?;
+        self.links.add_bridge(&bridge, mac, mtu).await?;
         sysctl::disable_ipv6(&bridge);
         let index = self.links.set_up_apart(&bridge).await?;
-        let cable = self.links.add_cable([&upper, &lower], [root, index], self.mtu).await?;
+        let ends = [&*upper, &*lower];
+        let cable = self.links.add_cable(ends, [root, index], mtu, isolated).await?;
         for end in [upper, lower] {
             sysctl::disable_ipv6(&end);
         }
@@ -99,16 +104,14 @@ impl Leaves {
         }
     }
 
-    /// Forgets all: they went with the network's bridge.
-    pub fn forget(&self) {
-        self.made.borrow_mut().clear();
+    /// Forgets those of a network, whose bridge is another.
+    pub fn forget(&self, network: u16) {
+        self.made.borrow_mut().retain(|leaf, _| network_of(PortId(leaf * PORTS)) != network);
     }
 
-    /// An interface is gone: true if it was part of a leaf bridge, whose ports are to be attached anew.
-    pub fn vanished(&self, link: &Link) -> bool {
-        let before = self.made.borrow().len();
-        self.made.borrow_mut().retain(|_, parts| !parts.contains(&link.index));
-        self.made.borrow().len() < before
+    /// Whether this is, or was, a part of one.
+    pub fn has(&self, link: &Link) -> bool {
+        self.made.borrow().values().any(|parts| parts.contains(&link.index))
     }
 
     /// Forgets those of which a part is not among `links`: true if there are any.

@@ -3,19 +3,19 @@
 //! Nothing without one of our interface groups (IFLA_GROUP) is ever changed or deleted, but for the
 //! forwarding of interfaces that guests' packets pass.
 
-use futures_util::{Stream, StreamExt};
-use netlink_packet_core::{DefaultNla, NLA_F_NESTED, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{DefaultNla, NLA_F_NESTED};
 use netlink_packet_route::link::{
-    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoData,
-    InfoVeth, LinkAttribute, LinkMessage,
+    AfSpecInet, AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge,
+    InfoBridgePort, InfoData, InfoVeth, LinkAttribute,
 };
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
-use rtnetlink::{LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, MulticastGroup};
+use netlink_packet_route::neighbour::{NeighbourFlags, NeighbourState};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Deref;
-pub use wsnic_host::{BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, PORT_GROUP, port_name, port_of};
-use wsnic_host::{describe, io_error};
+use std::sync::{Arc, OnceLock};
+use wsnic_host::io_error;
+pub use wsnic_host::{BRIDGE_GROUP, DYING_GROUP, Link, PORT_GROUP, port_name, port_of};
 use wsnic_proto::MacAddr;
 
 /// Frames that wait in a TAP while its guest does not read; more are dropped by the kernel.
@@ -24,9 +24,23 @@ const PORT_QUEUE_LEN: u32 = 500;
 const INET_CONF: u16 = 1;
 const DEVCONF_FORWARDING: u16 = 1;
 
+/// Which 01-80-C2-00-00-0x a locked port hands to the bridge like any other, so that the rules for its
+/// frames see them; else the kernel gives them to the host. All but pause frames, which it drops.
+const RESERVED: u16 = 0xfffd;
+
+/// What a bridge does with a port's frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortFlags {
+    /// Frames pass whose MAC address has been added to the port ([`Links::add_mac`]), and no others:
+    /// none comes in from another address, none goes out to one but to all stations or a group.
+    pub locked: bool,
+    /// No frame passes to another port that is isolated.
+    pub isolated: bool,
+}
+
 /// A connection to rtnetlink, to read by and to change. Errors are what the kernel says.
 #[derive(Clone, Debug)]
-pub struct Links(wsnic_host::Links);
+pub struct Links(wsnic_host::Links, Arc<OnceLock<bool>>);
 
 impl Deref for Links {
     type Target = wsnic_host::Links;
@@ -39,7 +53,7 @@ impl Deref for Links {
 impl Links {
     /// Opens a connection, which is served by a task of the current runtime.
     pub fn connect() -> io::Result<Links> {
-        wsnic_host::Links::connect().map(Links)
+        Ok(Links(wsnic_host::Links::connect()?, Arc::default()))
     }
 
     /// Makes a bridge that is down, without an address.
@@ -67,7 +81,14 @@ impl Links {
     }
 
     /// Makes a cable with these ends, each plugged into its bridge and up; returns the first's index.
-    pub async fn add_cable(&self, ends: [&str; 2], bridges: [u32; 2], mtu: u16) -> io::Result<u32> {
+    /// `isolated` holds for the first end.
+    pub async fn add_cable(
+        &self,
+        ends: [&str; 2],
+        bridges: [u32; 2],
+        mtu: u16,
+        isolated: bool,
+    ) -> io::Result<u32> {
         let mtu = u32::from(mtu);
         let other = LinkUnspec::new_with_name(ends[1]).link_group(BRIDGE_GROUP).mtu(mtu).build();
         // Both have their mark from the start: what is found without one is somebody else's.
@@ -76,13 +97,22 @@ impl Links {
             .mtu(mtu)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(other)));
         self.0.0.link().add(cable.build()).execute().await.map_err(io_error)?;
+        let index = self.find(ends[0]).await?.ok_or_else(no_device)?.index;
         for (name, bridge) in ends.into_iter().zip(bridges) {
             let quiet =
                 LinkUnspec::new_with_name(name).append_extra_attribute(without_ipv6_address());
             self.set(quiet).await?;
-            self.set(LinkUnspec::new_with_name(name).controller(bridge).up()).await?;
+            self.set(LinkUnspec::new_with_name(name).controller(bridge)).await?;
         }
-        Ok(self.find(ends[0]).await?.ok_or_else(no_device)?.index)
+        if isolated {
+            let isolated =
+                LinkBridgePort::new(index).append_info_data(InfoBridgePort::Isolated(true));
+            self.set_port(isolated).await?;
+        }
+        for name in ends {
+            self.set(LinkUnspec::new_with_name(name).up()).await?;
+        }
+        Ok(index)
     }
 
     /// Gives an interface its address and sets it up.
@@ -93,7 +123,8 @@ impl Links {
         self.set(LinkUnspec::new_with_index(link.index).up()).await
     }
 
-    /// Turns a new TAP into a port: marked, noted, sized, on the bridge, up. Returns how it was made.
+    /// Turns a new TAP into a port: marked, noted, sized, on the bridge, with its flags, up. Returns how
+    /// it was made; its `locked` is None when it is to be locked and this kernel cannot (before 5.18).
     /// `has_ipv6` tells that it would take an IPv6 address when it comes up.
     ///
     /// # Errors
@@ -105,8 +136,9 @@ impl Links {
         mtu: u16,
         alias: &str,
         has_ipv6: bool,
+        flags: PortFlags,
     ) -> io::Result<Link> {
-        let link = self.find(name).await?.ok_or_else(no_device)?;
+        let mut link = self.find(name).await?.ok_or_else(no_device)?;
         if has_ipv6 {
             // In a message before: within one, the kernel brings the link up before it looks at IPv6.
             let quiet = LinkUnspec::new_with_index(link.index);
@@ -119,10 +151,44 @@ impl Links {
             .mtu(u32::from(mtu))
             .txqueuelen(PORT_QUEUE_LEN)
             .append_extra_attribute(without_ipv6_address())
-            .controller(bridge)
-            .up();
+            .controller(bridge);
+        if flags == PortFlags::default() {
+            self.set(port.up()).await?;
+            return Ok(link);
+        }
+        // The kernel takes them for what is a port already.
         self.set(port).await?;
+        self.set_port(of_port(link.index, flags).up()).await?;
+        if flags.locked {
+            let known = match self.1.get() {
+                Some(known) => *known,
+                None => {
+                    let found = self.find(name).await?.ok_or_else(no_device)?;
+                    *self.1.get_or_init(|| found.locked.is_some())
+                }
+            };
+            link.locked = known.then_some(true);
+        }
         Ok(link)
+    }
+
+    /// Lets a locked port use a MAC address, which moves to it from whichever port of the bridge had it.
+    pub async fn add_mac(&self, port: u32, mac: MacAddr) -> io::Result<()> {
+        // Sticky: not even a frame that comes by a cable moves it.
+        let add = self.0.0.neighbours().add_bridge(port, &mac.0).state(NeighbourState::Noarp);
+        let add = add.flags(NeighbourFlags::Controller | NeighbourFlags::Sticky).replace();
+        add.execute().await.map_err(io_error)
+    }
+
+    /// Takes a MAC address from a port; one that it does not have, or that has moved, is no error.
+    pub async fn remove_mac(&self, port: u32, mac: MacAddr) -> io::Result<()> {
+        let mut entry = self.0.0.neighbours().add_bridge(port, &mac.0);
+        entry.message_mut().header.flags = NeighbourFlags::Controller;
+        let remove = self.0.0.neighbours().del(entry.message_mut().clone());
+        match remove.execute().await.map_err(io_error) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(()),
+            done => ignore_missing(done),
+        }
     }
 
     /// Deletes these interfaces, which have [`PORT_GROUP`], by one message; one that is gone already
@@ -171,40 +237,23 @@ impl Links {
         self.set(LinkUnspec::new_with_name(name).append_extra_attribute(spec)).await
     }
 
+    async fn set_port(&self, message: LinkMessageBuilder<LinkBridgePort>) -> io::Result<()> {
+        self.0.0.link().set_port(message.build()).execute().await.map_err(io_error)
+    }
+
     async fn set(&self, message: LinkMessageBuilder<LinkUnspec>) -> io::Result<()> {
         self.0.0.link().set(message.build()).execute().await.map_err(io_error)
     }
 }
 
-/// What happens to an interface, whoever does it.
-pub enum Event {
-    /// It is new, or something about it has changed.
-    Changed(Link),
-    /// It has vanished.
-    Gone(Link),
-    /// So much has happened that the kernel could not tell all of it.
-    Lost,
-}
-
-/// What happens to interfaces.
-pub fn events() -> io::Result<impl Stream<Item = Event> + Unpin> {
-    let (connection, _, messages) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
-    tokio::spawn(connection);
-    // Messages of family AF_BRIDGE tell of an interface's place on its bridge only.
-    let whole = |link: LinkMessage| {
-        (link.header.interface_family == AddressFamily::Unspec).then(|| describe(link))
-    };
-    let event = move |message: NetlinkMessage<_>| match message.payload {
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(link)) => {
-            whole(link).map(Event::Changed)
-        }
-        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(link)) => {
-            whole(link).map(Event::Gone)
-        }
-        NetlinkPayload::Overrun(_) => Some(Event::Lost),
-        _ => None,
-    };
-    Ok(messages.filter_map(move |(message, _)| std::future::ready(event(message))))
+/// All that is to hold for a port. Frames to all stations and to groups go out by every port.
+fn of_port(index: u32, flags: PortFlags) -> LinkMessageBuilder<LinkBridgePort> {
+    LinkBridgePort::new(index)
+        .append_info_data(InfoBridgePort::Locked(flags.locked))
+        .append_info_data(InfoBridgePort::Learning(!flags.locked))
+        .append_info_data(InfoBridgePort::UnicastFlood(!flags.locked))
+        .append_info_data(InfoBridgePort::GroupFwdMask(if flags.locked { RESERVED } else { 0 }))
+        .append_info_data(InfoBridgePort::Isolated(flags.isolated))
 }
 
 /// No link-local address, hence no IPv6 frame of the host's own towards guests.

@@ -1,22 +1,24 @@
-//! The guests' network as a whole: made in one go, kept in repair, taken away at the end.
+//! The guests' networks as a whole: made in one go, kept in repair, taken away at the end.
 //!
-//! Order of the set-up: firewall first (it names the bridge by name), so that there is no moment in
+//! Order of the set-up: firewall first (it names the bridges by name), so that there is no moment in
 //! which a guest could reach anything unguarded; then what an earlier run left is removed; then the
-//! bridge. Whatever fails, what was done before it is undone.
+//! bridges. Whatever fails, what was done before it is undone.
 
-use crate::firewall::{Firewall, FirewallError, Note, Policy};
-use crate::link::{BRIDGE, BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP};
-use crate::sysctl;
+use crate::bridge::Bridges;
+use crate::firewall::{Firewall, FirewallError, NetworkPolicy, Note, Policy};
+use crate::link::{BRIDGE_GROUP, DYING_GROUP, Link, Links, PORT_GROUP};
+use std::cell::RefCell;
 use std::io;
-use wsnic_host::resolver;
+use std::rc::Rc;
+use wsnic_host::{bridge_name, resolver};
 use wsnic_os::log::chain;
-use wsnic_proto::MacAddr;
-use wsnic_proto::settings::{
-    DhcpService, GuestAccess, InterfaceName, Nat, Network as Options, Settings,
-};
+use wsnic_proto::notes;
+use wsnic_proto::ports::Lan;
+use wsnic_proto::rooms::RoomKey;
+use wsnic_proto::settings::{GuestAccess, InterfaceName, Nat, Network as Options, Settings};
 
-/// Begins the note on the bridge: what it was made for, and which interfaces forward because of us.
-const ALIAS: &str = "wsnic";
+/// The network of the flat options.
+const DEFAULT: Lan = Lan { network: 0, room: 0 };
 
 /// Why the network could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -36,24 +38,26 @@ fn link(action: &'static str) -> impl Fn(io::Error) -> NetworkError {
     move |source| NetworkError::Link(action, source)
 }
 
-/// A network that is up.
-pub struct Network {
+/// Networks that are up.
+pub struct Networks {
     links: Links,
-    options: Options,
+    options: Vec<Options>,
     policy: Policy,
-    firewall: Firewall,
+    firewall: Rc<RefCell<Firewall>>,
+    bridges: Rc<Bridges>,
+    /// What a helper that died has left: networks, and rooms with their keys.
+    adopted: Vec<(Lan, Option<RoomKey>)>,
     /// Interfaces that forward because of us.
     forwarding: Vec<InterfaceName>,
     /// Interfaces by which guests' packets come and go.
     ways: Vec<InterfaceName>,
     /// How the host forwarded when that was last set right; see [`wsnic_host::routing`].
     routing: String,
-    bridge_mac: MacAddr,
-    bridge: u32,
 }
 
-impl Network {
-    /// Makes the network; with `resume`, takes over that of a helper that died, if it is the same.
+impl Networks {
+    /// Makes the networks; with `resume`, takes over those of a helper that died, as far as they are the
+    /// same.
     ///
     /// # Errors
     /// Nothing is left behind in any case.
@@ -61,75 +65,62 @@ impl Network {
         settings: &Settings,
         links: Links,
         resume: bool,
-    ) -> Result<Network, NetworkError> {
+    ) -> Result<Networks, NetworkError> {
         refuse_unfit(settings, &links).await?;
         let mut policy = policy(settings, &links).await;
-        if let (true, None, Err(reason)) =
-            (settings.network.nat != Nat::Off, policy.resolver, resolver())
-        {
+        if let (true, Err(reason)) = (policy.is_deaf(), resolver()) {
             tracing::warn!("guests cannot resolve names: {reason}");
         }
-        let old = links.find(BRIDGE).await.map_err(link("look for the bridge"))?;
-        policy.closed = old.as_ref().map(|bridge| forwarding_in(&bridge.alias)).unwrap_or_default();
+        let all = links.all().await.map_err(link("look for bridges"))?;
+        let default = bridge_name(DEFAULT, false);
+        let old = all.iter().find(|link| link.name == default);
+        policy.closed = old.map(|bridge| notes::read_forwarding(&bridge.alias)).unwrap_or_default();
         let (firewall, notes) = Firewall::install(&policy)?;
         notes.iter().for_each(Note::tell);
-        let mut network = Network {
+        let firewall = Rc::new(RefCell::new(firewall));
+        let options: Vec<Options> = settings.networks().cloned().collect();
+        let bridges = Bridges::new(links.clone(), Rc::clone(&firewall), options.clone());
+        let mut networks = Networks {
             links,
-            options: settings.network.clone(),
+            options,
             policy,
             firewall,
+            bridges: Rc::new(bridges),
+            adopted: Vec::new(),
             forwarding: Vec::new(),
             ways: Vec::new(),
             routing: String::new(),
-            bridge_mac: wsnic_host::bridge_mac(),
-            bridge: 0,
         };
-        if let Err(error) = network.build(old, resume).await {
-            network.teardown().await;
+        if let Err(error) = networks.build(&all, resume).await {
+            networks.teardown().await;
             return Err(error);
         }
-        Ok(network)
+        Ok(networks)
     }
 
-    async fn build(&mut self, old: Option<Link>, resume: bool) -> Result<(), NetworkError> {
+    async fn build(&mut self, all: &[Link], resume: bool) -> Result<(), NetworkError> {
         let left = self.policy.closed.clone();
-        match old {
-            Some(old) if resume && old.alias.starts_with(&format!("{} ", self.purpose())) => {
-                self.forwarding = left;
-                self.bridge = old.index;
-            }
-            old => {
-                if old.is_some() {
-                    tracing::info!("removing the bridge that an earlier run left");
+        let failed = link("remove what an earlier run left");
+        if resume {
+            for old in all.iter().filter(|link| wsnic_host::lan_of(&link.name).is_some()) {
+                if let Some(adopted) = self.bridges.adopt(old) {
+                    self.adopted.push(adopted);
+                } else {
+                    tracing::info!(bridge = old.name, "removing a bridge of an earlier run");
+                    self.links.delete(&old.name).await.map_err(&failed)?;
                 }
-                let removed = remove(&self.links, &left).await;
-                removed.map_err(link("remove what an earlier run left"))?;
-                self.add_bridge().await?;
             }
+            self.forwarding = left;
+        } else {
+            if all.iter().any(|link| link.group == BRIDGE_GROUP) {
+                tracing::info!("removing the bridges that an earlier run left");
+            }
+            remove(&self.links, &left).await.map_err(failed)?;
+        }
+        for lan in self.bridges.missing() {
+            self.bridges.make(lan, None).await.map_err(link("make the bridge"))?;
         }
         self.forward().await
-    }
-
-    /// What the bridge is made for; a bridge with another note is not taken over.
-    fn purpose(&self) -> String {
-        format!("{ALIAS} {} {}", self.options.plan.subnet(), self.options.mtu)
-    }
-
-    async fn add_bridge(&mut self) -> Result<(), NetworkError> {
-        let plan = self.options.plan;
-        self.links
-            .add_bridge(BRIDGE, self.bridge_mac, self.options.mtu)
-            .await
-            .map_err(link("make the bridge"))?;
-        sysctl::disable_ipv6(BRIDGE);
-        self.links
-            .set_up(BRIDGE, plan.gateway(), plan.subnet().prefix_len())
-            .await
-            .map_err(link("set the bridge up"))?;
-        let bridge = self.links.find(BRIDGE).await.map_err(link("find the bridge"))?;
-        let gone = || link("find the bridge")(io::ErrorKind::NotFound.into());
-        self.bridge = bridge.ok_or_else(gone)?.index;
-        Ok(())
     }
 
     /// Turns on forwarding where packets between guests and the world come in, and nowhere else.
@@ -152,20 +143,24 @@ impl Network {
             policy.closed = self.forwarding.iter().chain(new).cloned().collect();
         }
         if policy != self.policy {
-            self.firewall.update(&policy)?.iter().for_each(Note::tell);
+            self.firewall.borrow_mut().update(&policy)?.iter().for_each(Note::tell);
             self.policy = policy;
         }
         // Written before the change, so that a run that is killed can be cleaned up by the next.
-        let note = format!("{} {}", self.purpose(), names(&self.policy.closed, " "));
-        self.links.set_alias(BRIDGE, &note).await.map_err(link("note the forwarding state"))?;
+        let note = self.bridges.note(DEFAULT, None).unwrap_or_default();
+        let note = format!("{note} {}", names(&self.policy.closed, " "));
+        let noted = self.links.set_alias(&self.bridges.name(DEFAULT), &note).await;
+        noted.map_err(link("note the forwarding state"))?;
         self.forwarding = self.policy.closed.clone();
         for name in off {
             let turned_on = self.links.set_forwarding(name.as_str(), true).await;
             turned_on.map_err(link("turn on forwarding"))?;
         }
-        if !ways.is_empty() {
-            let turned_on = self.links.set_forwarding(BRIDGE, true).await;
-            turned_on.map_err(link("turn on forwarding"))?;
+        for (number, policy) in (0..).zip(&self.policy.networks) {
+            if !policy.uplinks.is_empty() {
+                let turned_on = self.bridges.forward(number).await;
+                turned_on.map_err(link("turn on forwarding"))?;
+            }
         }
         self.ways = ways;
         self.routing = self.routing_now();
@@ -173,21 +168,23 @@ impl Network {
     }
 
     fn routing_now(&self) -> String {
-        wsnic_host::routing(self.ways.iter().map(InterfaceName::as_str).chain([BRIDGE]))
+        let numbers = (0..).zip(&self.options).filter(|(_, network)| network.rooms.is_none());
+        let bridges: Vec<String> =
+            numbers.map(|(network, _)| self.bridges.name(Lan { network, room: 0 })).collect();
+        let ways = self.ways.iter().map(InterfaceName::as_str);
+        wsnic_host::routing(ways.chain(bridges.iter().map(String::as_str)))
     }
 
     /// The interfaces by which guests' packets may leave and answers come back.
     async fn ways_out(&self) -> io::Result<Vec<InterfaceName>> {
-        let mut ways = self.policy.uplinks.clone();
-        if ways.is_empty() {
-            return Ok(ways);
-        }
-        let allowed = self.policy.allow.iter().map(|block| block.network());
-        let named = allowed.chain(self.policy.resolver).chain(self.policy.nameservers.clone());
-        let all = self.policy.access != GuestAccess::Internet;
-        for name in wsnic_host::ways_to(named, all, &self.links).await? {
-            if !ways.contains(&name) {
-                ways.push(name);
+        let mut ways: Vec<InterfaceName> = Vec::new();
+        for policy in self.policy.networks.iter().filter(|policy| !policy.uplinks.is_empty()) {
+            let all = policy.access != GuestAccess::Internet;
+            let more = wsnic_host::ways_to(policy.named().into_iter(), all, &self.links).await?;
+            for name in policy.uplinks.iter().cloned().chain(more) {
+                if !ways.contains(&name) {
+                    ways.push(name);
+                }
             }
         }
         Ok(ways)
@@ -196,15 +193,18 @@ impl Network {
     /// Follows the host: another default route, other resolvers, rules or settings of others.
     pub async fn refresh(&mut self) {
         let mut policy = self.policy.clone();
-        look_up(&self.options, &self.links, &mut policy).await;
+        for (options, policy) in self.options.iter().zip(&mut policy.networks) {
+            look_up(options, &self.links, policy).await;
+        }
         let moved = policy != self.policy;
         if moved {
-            let (uplink, resolver) = (names(&policy.uplinks, ", "), policy.resolver);
+            let network = &policy.networks[0];
+            let (uplink, resolver) = (names(&network.uplinks, ", "), network.resolver);
             tracing::info!(uplink, ?resolver, "the host's network has changed");
         }
         let notes = match moved {
-            true => self.firewall.update(&policy),
-            false => self.firewall.verify(),
+            true => self.firewall.borrow_mut().update(&policy),
+            false => self.firewall.borrow_mut().verify(),
         };
         match notes {
             Ok(notes) => notes.iter().for_each(Note::tell),
@@ -224,65 +224,53 @@ impl Network {
     pub async fn reload(&mut self, settings: &Settings) {
         let closed = self.policy.closed.clone();
         let policy = Policy { closed, ..policy(settings, &self.links).await };
-        match self.firewall.update(&policy) {
+        match self.firewall.borrow_mut().update(&policy) {
             Ok(notes) => notes.iter().for_each(Note::tell),
             Err(error) => return tracing::error!("not reloaded: {}", chain(&error)),
         }
         self.policy = policy;
-        self.options = settings.network.clone();
+        self.options = settings.networks().cloned().collect();
         self.forward_or_say().await;
-        tracing::info!("reloaded: {}", self.summary());
+        self.summaries().iter().for_each(|summary| tracing::info!("reloaded: {summary}"));
     }
 
-    async fn forward_or_say(&mut self) {
+    /// [`Networks::forward`] after a bridge was made again, or the host has changed.
+    pub async fn forward_or_say(&mut self) {
         if let Err(error) = self.forward().await {
             tracing::error!("guests may not reach the Internet: {}", chain(&error));
         }
     }
 
-    /// The bridge has been deleted by somebody: makes it again, without ports. Its index is 0 if
-    /// that fails, and this is to be called again.
-    pub async fn repair(&mut self) {
-        let is_first = std::mem::take(&mut self.bridge) != 0;
-        // What an attempt before this one has left.
-        let cleared = self.links.delete_group(BRIDGE_GROUP).await;
-        let made = match cleared.map_err(link("remove half a bridge")) {
-            Ok(()) => self.add_bridge().await,
-            failed => failed,
-        };
-        match made {
-            Ok(()) => {
-                tracing::info!("the bridge {BRIDGE} is back");
-                self.forward_or_say().await;
-            }
-            Err(error) if is_first => {
-                tracing::error!("guests have no network, trying again: {}", chain(&error));
-            }
-            // Said before.
-            Err(_) => {}
-        }
+    /// How they are configured.
+    pub fn options(&self) -> &[Options] {
+        &self.options
     }
 
-    /// Index of the bridge's interface; 0 when it could not be made again.
-    pub fn bridge(&self) -> u32 {
-        self.bridge
+    /// The bridges.
+    pub fn bridges(&self) -> &Rc<Bridges> {
+        &self.bridges
     }
 
-    /// The bridge's address, which guests know as the gateway's.
-    pub fn bridge_mac(&self) -> MacAddr {
-        self.bridge_mac
+    /// The firewall.
+    pub fn firewall(&self) -> &Rc<RefCell<Firewall>> {
+        &self.firewall
     }
 
-    /// One line for the log: what guests may reach.
-    pub fn summary(&self) -> String {
-        self.options.summary(&self.policy.uplinks, self.policy.resolver)
+    /// What was taken over of a helper that died: networks, and rooms with their keys.
+    pub fn adopted(&self) -> &[(Lan, Option<RoomKey>)] {
+        &self.adopted
+    }
+
+    /// A line for the log for each network: what its guests may reach.
+    pub fn summaries(&self) -> Vec<String> {
+        self.policy.summaries(&self.options)
     }
 
     /// Removes everything that was made; what fails is logged and the rest is still removed.
     pub async fn teardown(self) {
         // What failed has been logged.
         let _ = remove(&self.links, &self.forwarding).await;
-        for error in self.firewall.teardown() {
+        for error in self.firewall.borrow_mut().teardown() {
             tracing::warn!("{}", chain(&error));
         }
     }
@@ -308,25 +296,15 @@ async fn remove(links: &Links, forwarding: &[InterfaceName]) -> io::Result<()> {
 
 /// What the firewall is to hold, on this host as it is at the moment.
 async fn policy(settings: &Settings, links: &Links) -> Policy {
-    let mut policy = Policy {
-        bridge: InterfaceName::new(BRIDGE).expect("the bridge's name is one that the kernel takes"),
-        plan: settings.network.plan,
-        uplinks: Vec::new(),
-        access: settings.network.guest_access,
-        allow: settings.network.allow.clone(),
-        deny: settings.network.deny.clone(),
-        nameservers: settings.dhcp.nameservers.clone(),
-        resolver: None,
-        closed: Vec::new(),
-        dhcp_on_host: settings.dhcp.service != DhcpService::Builtin,
-        host_firewall: settings.network.host_firewall,
-    };
-    look_up(&settings.network, links, &mut policy).await;
+    let mut policy = Policy::of(settings);
+    for (options, policy) in settings.networks().zip(&mut policy.networks) {
+        look_up(options, links, policy).await;
+    }
     policy
 }
 
 /// What the host is like at the moment: its way out and its resolver.
-async fn look_up(options: &Options, links: &Links, policy: &mut Policy) {
+async fn look_up(options: &Options, links: &Links, policy: &mut NetworkPolicy) {
     let uplink = wsnic_host::way_out(&options.nat, links).await;
     let uplink =
         uplink.inspect_err(|error| tracing::warn!(%error, "cannot look up the default route"));
@@ -340,15 +318,10 @@ async fn look_up(options: &Options, links: &Links, policy: &mut Policy) {
 
 /// What would make the start fail, or harm what is there.
 async fn refuse_unfit(settings: &Settings, links: &Links) -> Result<(), NetworkError> {
-    let problems = wsnic_host::problems(&settings.network, links).await;
+    let problems = wsnic_host::problems(settings, links).await;
     let problems = problems.map_err(link("look at the interfaces"))?;
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     if problems.is_empty() { Ok(()) } else { Err(NetworkError::Unfit(problems.join("; "))) }
-}
-
-/// The interfaces that forward because of a helper that died: behind "wsnic", subnet and MTU.
-fn forwarding_in(note: &str) -> Vec<InterfaceName> {
-    note.split_ascii_whitespace().skip(3).filter_map(InterfaceName::new).collect()
 }
 
 fn names(interfaces: &[InterfaceName], between: &str) -> String {

@@ -2,7 +2,7 @@
 
 use crate::closer::{self, Closer};
 use crate::link::Links;
-use crate::network::{Network, NetworkError};
+use crate::network::{NetworkError, Networks};
 use crate::sandbox::Closed;
 use crate::server::{self, Kept, Start};
 use clap::{Arg, Command};
@@ -123,11 +123,11 @@ async fn serve(
     closer: Closer,
 ) -> Result<ExitCode, StartError> {
     let links = Links::connect().map_err(system("open a netlink socket"))?;
-    let mut network = Network::setup(&settings, links, !start.kept.is_empty()).await?;
-    tracing::info!("{}", network.summary());
+    let mut networks = Networks::setup(&settings, links, !start.kept.is_empty()).await?;
+    networks.summaries().iter().for_each(|summary| tracing::info!("{summary}"));
     let load = || config::load(command(), std::env::args_os()).map(|loaded| loaded.settings);
-    let served = server::serve(&mut network, start, closer, settings, load).await;
-    network.teardown().await;
+    let served = server::serve(&mut networks, start, closer, settings, load).await;
+    networks.teardown().await;
     drop(janitor);
     served.map(|()| ExitCode::SUCCESS).map_err(system("serve"))
 }

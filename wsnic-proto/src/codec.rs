@@ -101,11 +101,16 @@ mod tests {
                 port: PortId(port),
                 generation: Generation(generation)
             }),
-            (port, any::<[u8; 6]>()).prop_map(|((req, port, generation), mac)| Request::BindMac {
+            (port, any::<([u8; 6], [u8; 4], bool)>()).prop_map(
+                |((req, port, generation), (mac, address, given))| {
+                    let (port, generation) = (PortId(port), Generation(generation));
+                    Request::Bind { req, port, generation, mac: MacAddr(mac), address, given }
+                }
+            ),
+            any::<(u32, u16, [u8; 16])>().prop_map(|(req, network, room)| Request::OpenRoom {
                 req,
-                port: PortId(port),
-                generation: Generation(generation),
-                mac: MacAddr(mac)
+                network,
+                room
             }),
             any::<u32>().prop_map(|req| Request::Stats { req }),
             any::<u32>().prop_map(|req| Request::Ping { req }),
@@ -120,6 +125,9 @@ mod tests {
             Just(ErrorCode::Kernel),
             Just(ErrorCode::Unsupported),
             Just(ErrorCode::Stopping),
+            Just(ErrorCode::NoRoomFree),
+            Just(ErrorCode::Taken),
+            Just(ErrorCode::NotAllowed),
         ];
         let reason = prop_oneof![
             Just(RevokeReason::Deleted),
@@ -136,14 +144,16 @@ mod tests {
                     gateway_mac: MacAddr(mac)
                 }
             ),
-            any::<(u32, u32, u32, u16, u32)>().prop_map(
-                |(req, port, generation, mtu, offloads)| {
+            any::<(u32, u32, u32, u16, u32, [u8; 4], [u8; 6])>().prop_map(
+                |(req, port, generation, mtu, offloads, gateway, mac)| {
                     Reply::Opened {
                         req,
                         port: PortId(port),
                         generation: Generation(generation),
                         mtu,
                         offloads,
+                        gateway,
+                        gateway_mac: MacAddr(mac),
                     }
                 }
             ),

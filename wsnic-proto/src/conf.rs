@@ -12,17 +12,34 @@ pub use layer::{Given, Layer};
 pub(crate) use error::quoted;
 
 use crate::options;
+use crate::settings::NetworkName;
 
 /// Where wsnic.conf is looked for when no file is named, first match wins.
 pub const CONF_FILES: [&str; 2] = ["wsnic.conf", "/etc/wsnic/wsnic.conf"];
 
+/// Networks beside the one of the options outside of sections.
+pub const MAX_SECTIONS: usize = 63;
+
 /// A wsnic.conf that parsed.
 #[derive(Debug, Clone, Default)]
 pub struct ConfFile {
-    /// What the file says.
+    /// What the file says before its first section.
     pub layer: Layer,
+    /// Its sections, in order.
+    pub sections: Vec<Section>,
     /// What it says in vain.
     pub warnings: Vec<Warning>,
+}
+
+/// A `[network NAME]`, and what stands below it.
+#[derive(Debug, Clone)]
+pub struct Section {
+    /// The network's name.
+    pub name: NetworkName,
+    /// Where the section begins.
+    pub origin: Origin,
+    /// What it says.
+    pub layer: Layer,
 }
 
 impl ConfFile {
@@ -30,11 +47,13 @@ impl ConfFile {
     ///
     /// One `option=value` or `option: value` a line; `#` and `;` start a comment at the beginning of
     /// a line; case does not matter in names; `%` and quotes mean nothing. A byte order mark and
-    /// CR LF are tolerated. Unknown options are warnings.
+    /// CR LF are tolerated. Unknown options are warnings. `[network NAME]` begins the options of one
+    /// more network.
     ///
     /// # Errors
     /// The first line that is not UTF-8, no option, or sets an option again, or sets a yes/no option
-    /// of an earlier version to something else.
+    /// of an earlier version to something else; a section that is no network's, has the name of
+    /// another, or has an option that no network has of its own.
     pub fn parse(name: &str, content: &[u8]) -> Result<ConfFile, ConfError> {
         let mut file = ConfFile::default();
         let content = content.strip_prefix(b"\xef\xbb\xbf").unwrap_or(content);
@@ -56,7 +75,7 @@ impl ConfFile {
             return Ok(());
         }
         if line.starts_with('[') {
-            return Err(ConfError::Section { origin, text: line.to_owned() });
+            return self.section(origin, line);
         }
         let (key, value) = match line.split_once(['=', ':']) {
             Some((key, value)) if !key.trim().is_empty() => (key.trim(), value.trim()),
@@ -69,7 +88,14 @@ impl ConfFile {
             self.warnings.push(Warning { origin, text });
             return Ok(());
         };
-        if let Some(first) = self.layer.get(spec.id) {
+        let layer = match self.sections.last_mut() {
+            None => &mut self.layer,
+            Some(_) if !spec.id.is_of_network() => {
+                return Err(ConfError::NotOfNetwork { origin, key: key.to_owned() });
+            }
+            Some(section) => &mut section.layer,
+        };
+        if let Some(first) = layer.get(spec.id) {
             return Err(ConfError::Duplicate {
                 origin,
                 key: key.to_owned(),
@@ -77,7 +103,31 @@ impl ConfFile {
                 first_key: first.key.clone(),
             });
         }
-        self.layer.set(spec, switch, Given::new(origin, key, value))
+        layer.set(spec, switch, Given::new(origin, key, value))
+    }
+
+    fn section(&mut self, origin: Origin, line: &str) -> Result<(), ConfError> {
+        let text = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let name =
+            text.and_then(|text| match text.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+                [kind, name] if kind.eq_ignore_ascii_case("network") => NetworkName::new(name),
+                _ => None,
+            });
+        let Some(name) = name else {
+            return Err(ConfError::Section { origin, text: line.to_owned() });
+        };
+        if name == NetworkName::default() {
+            return Err(ConfError::DefaultSection { origin });
+        }
+        if let Some(first) = self.sections.iter().find(|section| section.name == name) {
+            let first = first.origin.clone();
+            return Err(ConfError::SameNetwork { origin, name, first });
+        }
+        if self.sections.len() >= MAX_SECTIONS {
+            return Err(ConfError::TooManyNetworks { origin });
+        }
+        self.sections.push(Section { name, origin, layer: Layer::new() });
+        Ok(())
     }
 }
 
@@ -170,9 +220,44 @@ mod tests {
     fn a_section_is_an_error_that_says_what_to_do() {
         assert_eq!(
             error("[main]\nws_port=1"),
-            "etc/my.conf:1: \"[main]\" starts a section, which no version of wsnic.conf has: \
-             remove the line"
+            "etc/my.conf:1: \"[main]\" is no section that wsnic knows: write [network NAME], \
+             NAME of letters, digits, - and _ in lower case, or remove the line"
         );
+        for line in ["[network]", "[network a b]", "[network A]", "[network a", "[net a]"] {
+            assert!(error(line).contains("is no section that wsnic knows"), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_section_holds_the_options_of_one_more_network() {
+        let file = parse("mtu=1400\n[network lab]\nmtu=900\n\n[Network  b-2]\n#\nisolation=yes");
+        assert_eq!(file.layer.get(OptionId::Mtu).unwrap().value, "1400");
+        let names: Vec<&str> = file.sections.iter().map(|section| section.name.as_str()).collect();
+        assert_eq!(names, ["lab", "b-2"]);
+        assert_eq!(file.sections[0].layer.get(OptionId::Mtu).unwrap().value, "900");
+        assert!(file.sections[1].layer.get(OptionId::Mtu).is_none());
+        assert!(file.sections[1].layer.get(OptionId::Isolation).is_some());
+    }
+
+    #[test]
+    fn a_section_with_the_wrong_name_or_option_is_an_error_that_says_what_to_do() {
+        assert_eq!(
+            error("[network lab]\n[network lab]"),
+            "etc/my.conf:2: network lab has a section already in etc/my.conf:1: put both together, \
+             or give this one another name"
+        );
+        assert_eq!(
+            error("[network default]"),
+            "etc/my.conf:1: the network default has no section: its options stand before the first \
+             section"
+        );
+        assert_eq!(
+            error("[network lab]\nws_server_port=1"),
+            "etc/my.conf:2: ws_server_port is no option of a network: put it before the first section"
+        );
+        let many: String =
+            (0..=MAX_SECTIONS).map(|number| format!("[network n{number}]\n")).collect();
+        assert!(error(&many).ends_with("there can be 63 sections at most"), "{}", error(&many));
     }
 
     #[test]

@@ -13,27 +13,38 @@
 //! | resumed | any other | | ignored: it was for the helper that died |
 //! | greeted | Hello | | hang up |
 //! | | any | 64 are in flight | hang up |
-//! | | Open | the helper is stopping | Err, Stopping |
-//! | | Open | no such network | Err, NoSuchNetwork |
-//! | | Open | the rate is used up | Err, TooFast |
-//! | | Open | `max_ports` are held, or no slot is free | Err, NoPortFree |
-//! | | Open | | make the TAP; in flight |
+//! | | Open, OpenRoom | the helper is stopping | Err, Stopping |
+//! | | Open | no such network, or it has rooms | Err, NoSuchNetwork |
+//! | | OpenRoom | no such network, or it has no rooms | Err, NoSuchNetwork |
+//! | | OpenRoom | it is a new room, and all are in use | Err, NoRoomFree |
+//! | | Open, OpenRoom | the rate is used up | Err, TooFast |
+//! | | Open, OpenRoom | `max_ports` are held, no slot is free, or the room is full | Err, NoPortFree |
+//! | | Open, OpenRoom | | make the TAP; in flight |
 //! | | Close | its port, open or revoked, of this generation | delete the TAP; in flight |
 //! | | Close | any other port, once resumed, a bounded number of times | Done: the dead helper had done it |
 //! | | Close | any other port | hang up |
-//! | | BindMac | its port, open or revoked, of this generation | Err, Unsupported |
-//! | | BindMac | any other port | hang up |
+//! | | Bind | any other port than its own, open or revoked, of this generation | hang up |
+//! | | Bind | the network has no locks, or the port has the addresses already | Done |
+//! | | Bind | no guest may have the addresses | Err, NotAllowed |
+//! | | Bind | another port of the LAN has one of them, and it is not an IPv4 address of this peer's that it has given anew | Err, Taken |
+//! | | Bind | the port changes its addresses too often | Err, TooFast |
+//! | | Bind | | let them pass; in flight |
 //! | | Stats | | Stats |
 //! | | Ping | | Pong |
 
+use crate::bindings::{Bindings, Change, Pair, Rules};
 use crate::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
-use crate::slots::{ConnectionId, NotYours, Slots};
-use crate::{ErrorCode, Generation, PortId, Reply, Request, RequestId};
+use crate::ports::{Lan, Limits, Ports};
+use crate::rooms::RoomKey;
+use crate::settings::Network;
+use crate::slots::{ConnectionId, NotYours};
+use crate::{ErrorCode, Generation, MacAddr, PortId, Reply, Request, RequestId};
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::time::Instant;
 
 /// What the kernel, or the peer, is to be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
     /// Answer at once.
     Reply(Reply),
@@ -52,6 +63,16 @@ pub enum Action {
         req: RequestId,
         /// The slot, now closing.
         port: PortId,
+    },
+    /// Let these addresses of a port pass, and no others of it, then send `Done` and call
+    /// [`State::answered`].
+    Bind {
+        /// The request to answer.
+        req: RequestId,
+        /// The port.
+        port: PortId,
+        /// What it has from now on.
+        change: Change,
     },
     /// End the connection.
     HangUp(Misuse),
@@ -95,19 +116,41 @@ struct Connection {
 }
 
 /// Everything that the helper knows of its peers.
-#[derive(Debug)]
 pub struct State {
     /// The ports.
-    pub slots: Slots,
+    pub ports: Ports,
+    bindings: Bindings,
+    networks: Vec<(Network, MacAddr)>,
     welcome: Reply,
     connections: HashMap<ConnectionId, Connection>,
     stopping: bool,
 }
 
 impl State {
-    /// No connections; `welcome` answers each Hello.
-    pub fn new(slots: Slots, welcome: Reply) -> State {
-        State { slots, welcome, connections: HashMap::new(), stopping: false }
+    /// No connections. The networks are in the order of their numbers, each with the MAC address of its
+    /// bridges; `base` is below all generations.
+    pub fn new(networks: Vec<(Network, MacAddr)>, base: Generation, now: Instant) -> State {
+        let limits = networks.iter().map(|(network, _)| Limits {
+            ports: network.max_clients,
+            rooms: network.rooms.map(|rooms| rooms.max),
+        });
+        let ports = Ports::new(limits, base, now);
+        let default = networks.first();
+        let welcome = Reply::Welcome {
+            proto: VERSION,
+            max_ports: ports.max_ports(),
+            mtu: default.map_or(0, |(network, _)| network.mtu),
+            gateway: default.map_or([0; 4], |(network, _)| network.plan.gateway().octets()),
+            gateway_mac: default.map_or(MacAddr::ZERO, |(_, mac)| *mac),
+        };
+        State {
+            ports,
+            bindings: Bindings::default(),
+            networks,
+            welcome,
+            connections: HashMap::new(),
+            stopping: false,
+        }
     }
 
     /// A peer has connected and has not spoken.
@@ -119,7 +162,7 @@ impl State {
     /// A peer of the helper that died is still there.
     pub fn resumed(&mut self, id: ConnectionId) {
         // Every port that it may have had, and one for each close that may have been asked twice.
-        let forgiven = self.slots.max_ports() as usize + MAX_IN_FLIGHT;
+        let forgiven = self.ports.max_ports() as usize + MAX_IN_FLIGHT;
         let connection = Connection { phase: Phase::Resumed, in_flight: 0, forgiven };
         self.connections.insert(id, connection);
     }
@@ -132,7 +175,7 @@ impl State {
     /// The connection is gone; these ports are to be deleted.
     pub fn disconnected(&mut self, id: ConnectionId) -> Vec<PortId> {
         self.connections.remove(&id);
-        self.slots.abandon(id)
+        self.ports.abandon(id)
     }
 
     /// An Open or Close has been answered.
@@ -166,17 +209,15 @@ impl State {
             _ if connection.phase == Phase::Resumed => Action::Ignore,
             _ if connection.phase == Phase::Silent => Action::HangUp(Misuse::NoHello),
             _ if connection.in_flight >= MAX_IN_FLIGHT => Action::HangUp(Misuse::TooManyInFlight),
-            Request::Open { req, .. } if self.stopping => refuse(req, ErrorCode::Stopping),
-            Request::Open { req, network: 1.. } => refuse(req, ErrorCode::NoSuchNetwork),
-            Request::Open { req, network: 0 } => match self.slots.open(id, now) {
-                Ok((port, generation)) => {
-                    connection.in_flight += 1;
-                    Action::Open { req, port, generation }
-                }
-                Err(code) => refuse(req, code),
-            },
+            Request::Open { req, .. } | Request::OpenRoom { req, .. } if self.stopping => {
+                refuse(req, ErrorCode::Stopping)
+            }
+            Request::Open { req, network } => self.open(id, req, network, None, now),
+            Request::OpenRoom { req, network, room } => {
+                self.open(id, req, network, Some(room), now)
+            }
             Request::Close { req, port, generation } => {
-                match self.slots.close(id, port, generation) {
+                match self.ports.close(id, port, generation) {
                     Ok(()) => {
                         connection.in_flight += 1;
                         Action::Close { req, port }
@@ -188,19 +229,93 @@ impl State {
                     Err(NotYours) => Action::HangUp(Misuse::NotItsPort),
                 }
             }
-            Request::BindMac { req, port, generation, .. } => {
-                if self.slots.is_held(id, port, generation) {
-                    refuse(req, ErrorCode::Unsupported)
-                } else {
-                    Action::HangUp(Misuse::NotItsPort)
-                }
+            Request::Bind { port, generation, .. } if !self.ports.is_held(id, port, generation) => {
+                Action::HangUp(Misuse::NotItsPort)
+            }
+            Request::Bind { req, port, mac, address, given, .. } => {
+                self.bind(id, req, port, (mac, address.into()), given, now)
             }
             Request::Stats { req } => {
-                let (ports, ports_in_all) = self.slots.count(id);
+                let (ports, ports_in_all) = self.ports.count(id);
                 Action::Reply(Reply::Stats { req, ports, ports_in_all })
             }
             Request::Ping { req } => Action::Reply(Reply::Pong { req }),
         }
+    }
+}
+
+impl State {
+    fn open(
+        &mut self,
+        id: ConnectionId,
+        req: RequestId,
+        network: u16,
+        room: Option<RoomKey>,
+        now: Instant,
+    ) -> Action {
+        match self.ports.open(network, room, id, now) {
+            Ok((port, generation)) => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.in_flight += 1;
+                }
+                Action::Open { req, port, generation }
+            }
+            Err(code) => refuse(req, code),
+        }
+    }
+
+    fn bind(
+        &mut self,
+        id: ConnectionId,
+        req: RequestId,
+        port: PortId,
+        (mac, address): (MacAddr, Ipv4Addr),
+        given: bool,
+        now: Instant,
+    ) -> Action {
+        let lan = self.ports.lan_of(port);
+        let Some(rules) = self.rules(lan) else { return Action::Reply(Reply::Done { req }) };
+        let pair = (mac, Some(address).filter(|address| !address.is_unspecified()));
+        let ports = &self.ports;
+        let may_take = |owner| given && ports.holder(owner) == Some(id);
+        match self.bindings.bind(port, lan, rules, pair, may_take, now) {
+            Ok(Some(change)) => {
+                if let Some(connection) = self.connections.get_mut(&id) {
+                    connection.in_flight += 1;
+                }
+                Action::Bind { req, port, change }
+            }
+            Ok(None) => Action::Reply(Reply::Done { req }),
+            Err(code) => refuse(req, code),
+        }
+    }
+
+    /// What the ports of a LAN are held to; None: to nothing.
+    fn rules(&self, lan: Lan) -> Option<Rules> {
+        let (network, gateway_mac) = self.networks.get(usize::from(lan.network))?;
+        let plan = network.plan_of(lan.room)?;
+        let max_macs = network.max_macs as usize;
+        network.locks.then_some(Rules { plan, gateway_mac: *gateway_mac, max_macs })
+    }
+
+    /// A port of an earlier run is bound to this.
+    pub fn adopt_bound(&mut self, port: PortId, pairs: &[Pair], now: Instant) {
+        let lan = self.ports.lan_of(port);
+        let Some(rules) = self.rules(lan) else { return };
+        for pair in pairs {
+            // What does not fit any more is asked for again by its guest.
+            let _ = self.bindings.bind(port, lan, rules, *pair, |_| false, now);
+        }
+    }
+
+    /// What a port is bound to.
+    pub fn bound(&self, port: PortId) -> &[Pair] {
+        self.bindings.of(port)
+    }
+
+    /// A port's TAP is gone: its addresses are free.
+    pub fn release(&mut self, port: PortId) {
+        self.bindings.release(port);
     }
 }
 
@@ -211,31 +326,36 @@ fn refuse(req: RequestId, code: ErrorCode) -> Action {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::MacAddr;
+    use crate::conf::Layer;
+    use crate::{ConfFile, Facts, resolve};
 
     const PEER: ConnectionId = ConnectionId(1);
     const OTHER: ConnectionId = ConnectionId(2);
     const HELLO: Request = Request::Hello { magic: MAGIC, min: 1, max: 3 };
     const OPEN: Request = Request::Open { req: 1, network: 0 };
-    const WELCOME: Reply = Reply::Welcome {
-        proto: VERSION,
-        max_ports: 200,
-        mtu: 1500,
-        gateway: [10, 0, 0, 1],
-        gateway_mac: MacAddr([2; 6]),
-    };
+    const GATEWAY_MAC: MacAddr = MacAddr([2; 6]);
 
     /// Two peers that have not spoken, and `max_ports` free slots.
     fn silent(max_ports: u32) -> State {
-        let slots = Slots::new(max_ports, Generation(0), Instant::now());
-        let mut state = State::new(slots, WELCOME);
+        silent_with(&format!("max_clients={max_ports}"))
+    }
+
+    fn silent_with(conf: &str) -> State {
+        let file = ConfFile::parse("", conf.as_bytes()).unwrap();
+        let (settings, _) = resolve(&file, &Layer::new(), &Facts::default()).unwrap();
+        let networks = settings.networks().map(|network| (network.clone(), GATEWAY_MAC)).collect();
+        let mut state = State::new(networks, Generation(0), Instant::now());
         state.connected(PEER);
         state.connected(OTHER);
         state
     }
 
     fn greeted(max_ports: u32) -> State {
-        let mut state = silent(max_ports);
+        greeted_with(&format!("max_clients={max_ports}"))
+    }
+
+    fn greeted_with(conf: &str) -> State {
+        let mut state = silent_with(conf);
         for peer in [PEER, OTHER] {
             let action = state.dispatch(peer, HELLO, Instant::now());
             assert!(matches!(action, Action::Reply(Reply::Welcome { .. })));
@@ -253,7 +373,7 @@ mod tests {
         else {
             panic!("a free slot opens");
         };
-        state.slots.opened(port, 9);
+        state.ports.opened(port, 9);
         state.answered(peer);
         (port, generation)
     }
@@ -262,18 +382,26 @@ mod tests {
         Request::Close { req: 2, port, generation }
     }
 
-    fn bind((port, generation): (PortId, Generation)) -> Request {
-        Request::BindMac { req: 2, port, generation, mac: MacAddr([2; 6]) }
+    fn bind(port: (PortId, Generation)) -> Request {
+        bind_to(port, 7, [0; 4])
     }
+
+    fn bind_to((port, generation): (PortId, Generation), mac: u8, address: [u8; 4]) -> Request {
+        let mac = MacAddr([2, 0, 0, 0, 0, mac]);
+        Request::Bind { req: 2, port, generation, mac, address, given: false }
+    }
+
+    const DONE: Action = Action::Reply(Reply::Done { req: 2 });
 
     fn stale((port, generation): (PortId, Generation)) -> (PortId, Generation) {
         (port, Generation(generation.0.wrapping_sub(1)))
     }
 
     /// One of each but Hello.
-    fn requests() -> [Request; 5] {
+    fn requests() -> [Request; 6] {
         let port = (PortId(0), Generation(1));
-        [OPEN, close(port), bind(port), Request::Stats { req: 1 }, Request::Ping { req: 1 }]
+        let room = Request::OpenRoom { req: 1, network: 0, room: [0; 16] };
+        [OPEN, room, close(port), bind(port), Request::Stats { req: 1 }, Request::Ping { req: 1 }]
     }
 
     #[test]
@@ -291,7 +419,14 @@ mod tests {
     fn a_hello_is_answered_by_a_welcome() {
         let mut state = silent(200);
         assert!(state.is_silent(PEER));
-        assert_eq!(say(&mut state, HELLO), Action::Reply(WELCOME));
+        let welcome = Reply::Welcome {
+            proto: VERSION,
+            max_ports: 200,
+            mtu: 1500,
+            gateway: [192, 168, 86, 1],
+            gateway_mac: GATEWAY_MAC,
+        };
+        assert_eq!(say(&mut state, HELLO), Action::Reply(welcome));
         assert!(!state.is_silent(PEER) && state.is_silent(OTHER));
     }
 
@@ -306,7 +441,7 @@ mod tests {
     fn after_a_restart_everything_before_a_new_hello_is_ignored() {
         let mut state = silent(1);
         state.resumed(PEER);
-        assert!(state.slots.adopt(PEER, PortId(0), Generation(1), 9));
+        assert!(state.ports.adopt(PEER, PortId(0), Generation(1), 9, 0));
         for request in requests() {
             assert_eq!(say(&mut state, request), Action::Ignore);
         }
@@ -361,6 +496,8 @@ mod tests {
         let mut state = greeted(1);
         state.stop();
         assert_eq!(say(&mut state, OPEN), refuse(1, ErrorCode::Stopping));
+        let room = Request::OpenRoom { req: 1, network: 0, room: [0; 16] };
+        assert_eq!(say(&mut state, room), refuse(1, ErrorCode::Stopping));
     }
 
     #[test]
@@ -368,7 +505,7 @@ mod tests {
         let mut state = greeted(1);
         let port = open(&mut state, PEER);
         state.stop();
-        assert_eq!(say(&mut state, bind(port)), refuse(2, ErrorCode::Unsupported));
+        assert!(matches!(say(&mut state, bind(port)), Action::Bind { .. }));
         let ping = say(&mut state, Request::Ping { req: 3 });
         assert_eq!(ping, Action::Reply(Reply::Pong { req: 3 }));
         let stats = say(&mut state, Request::Stats { req: 3 });
@@ -390,7 +527,7 @@ mod tests {
         let now = Instant::now();
         let refused = loop {
             match state.dispatch(PEER, OPEN, now) {
-                Action::Open { port, .. } => state.slots.freed(port),
+                Action::Open { port, .. } => state.ports.freed(port),
                 other => break other,
             }
             state.answered(PEER);
@@ -415,7 +552,7 @@ mod tests {
     fn a_peer_closes_its_own_port_also_when_it_was_revoked() {
         let mut state = greeted(2);
         let (port, revoked) = (open(&mut state, PEER), open(&mut state, PEER));
-        assert!(state.slots.vanished(revoked.0, 9).is_some());
+        assert!(state.ports.vanished(revoked.0, 9).is_some());
         assert_eq!(say(&mut state, close(port)), Action::Close { req: 2, port: port.0 });
         assert_eq!(say(&mut state, close(revoked)), Action::Close { req: 2, port: revoked.0 });
     }
@@ -482,10 +619,102 @@ mod tests {
     }
 
     #[test]
-    fn binding_an_address_is_not_supported_yet() {
-        let mut state = greeted(1);
+    fn a_port_may_use_the_addresses_that_it_is_bound_to_until_it_is_released() {
+        let mut state = greeted(2);
+        let (own, other) = (open(&mut state, PEER), open(&mut state, OTHER));
+        let Action::Bind { req: 2, port, change } = say(&mut state, bind(own)) else {
+            panic!("it is bound");
+        };
+        assert_eq!((port, change.pairs.len(), change.gone), (own.0, 1, None));
+        assert_eq!(say(&mut state, bind(own)), DONE, "it has it");
+        let stolen = state.dispatch(OTHER, bind(other), Instant::now());
+        assert_eq!(stolen, refuse(2, ErrorCode::Taken));
+        state.release(own.0);
+        let free = state.dispatch(OTHER, bind(other), Instant::now());
+        assert!(matches!(free, Action::Bind { .. }));
+    }
+
+    #[test]
+    fn no_port_is_bound_to_an_address_of_the_gateway_or_of_another_network() {
+        let mut state = greeted_with("subnet=10.0.0.0/24");
         let port = open(&mut state, PEER);
-        assert_eq!(say(&mut state, bind(port)), refuse(2, ErrorCode::Unsupported));
+        for address in [[10, 0, 0, 1], [10, 0, 0, 255], [192, 168, 86, 5]] {
+            let action = say(&mut state, bind_to(port, 7, address));
+            assert_eq!(action, refuse(2, ErrorCode::NotAllowed), "{address:?}");
+        }
+        let gateway = Request::Bind {
+            req: 2,
+            port: port.0,
+            generation: port.1,
+            mac: GATEWAY_MAC,
+            address: [0; 4],
+            given: true,
+        };
+        assert_eq!(say(&mut state, gateway), refuse(2, ErrorCode::NotAllowed));
+    }
+
+    #[test]
+    fn an_address_that_is_given_anew_moves_between_ports_of_one_peer_only() {
+        let mut state = greeted(3);
+        let [own, next] = [open(&mut state, PEER), open(&mut state, PEER)];
+        let foreign = open(&mut state, OTHER);
+        let address = [192, 168, 86, 5];
+        let given = |(port, generation), mac| Request::Bind {
+            req: 2,
+            port,
+            generation,
+            mac: MacAddr([2, 0, 0, 0, 0, mac]),
+            address,
+            given: true,
+        };
+        assert!(matches!(say(&mut state, given(own, 1)), Action::Bind { .. }));
+        assert_eq!(say(&mut state, bind_to(next, 2, address)), refuse(2, ErrorCode::Taken));
+        let Action::Bind { change, .. } = say(&mut state, given(next, 2)) else {
+            panic!("it moves");
+        };
+        assert_eq!(change.loser.map(|(port, pairs)| (port, pairs.len())), Some((own.0, 1)));
+        let stolen = state.dispatch(OTHER, given(foreign, 3), Instant::now());
+        assert_eq!(stolen, refuse(2, ErrorCode::Taken));
+    }
+
+    #[test]
+    fn where_there_are_no_locks_binding_does_nothing() {
+        let mut state = greeted_with("locks=no");
+        let port = open(&mut state, PEER);
+        assert_eq!(say(&mut state, bind(port)), DONE);
+    }
+
+    #[test]
+    fn a_port_changes_its_addresses_at_a_bounded_rate() {
+        let mut state = greeted(1);
+        let (port, now) = (open(&mut state, PEER), Instant::now());
+        let refused = (0..=255).find_map(|mac| {
+            let action = state.dispatch(PEER, bind_to(port, mac, [0; 4]), now);
+            state.answered(PEER);
+            (!matches!(action, Action::Bind { .. })).then_some(action)
+        });
+        assert_eq!(refused, Some(refuse(2, ErrorCode::TooFast)));
+    }
+
+    #[test]
+    fn networks_and_their_rooms_have_ports_of_their_own() {
+        let mut state = greeted_with(
+            "max_clients=1\n[network lab]\nsubnet=10.1.0.0/24\nmax_clients=1\n\
+             [network rooms]\nrooms=yes\nsubnet=10.2.0.0/16\nmax_rooms=1\n",
+        );
+        let open = |network| Request::Open { req: 1, network };
+        let room = |network, key| Request::OpenRoom { req: 1, network, room: [key; 16] };
+        for (request, number) in [(open(0), 0), (open(1), 100_000), (room(2, 7), 200_000)] {
+            let Action::Open { port, .. } = say(&mut state, request) else { panic!("{request:?}") };
+            assert_eq!(port, PortId(number));
+        }
+        let missing = refuse(1, ErrorCode::NoSuchNetwork);
+        for request in [open(2), open(3), room(0, 1), room(1, 1), room(3, 1)] {
+            assert_eq!(say(&mut state, request), missing, "{request:?}");
+        }
+        assert_eq!(say(&mut state, open(1)), refuse(1, ErrorCode::NoPortFree));
+        assert_eq!(say(&mut state, room(2, 8)), refuse(1, ErrorCode::NoRoomFree));
+        assert!(matches!(say(&mut state, room(2, 7)), Action::Open { .. }));
     }
 
     #[test]

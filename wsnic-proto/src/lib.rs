@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod bindings;
 #[cfg(feature = "cli")]
 pub mod cli;
 pub mod codec;
@@ -12,8 +13,11 @@ pub mod conf;
 pub mod dispatch;
 pub mod frame;
 pub mod message;
+pub mod notes;
 pub mod offload;
 pub mod options;
+pub mod ports;
+pub mod rooms;
 pub mod settings;
 pub mod slots;
 pub mod time;

@@ -4,6 +4,7 @@
 //! name or an interface index: the front-end cannot name anything in the kernel.
 
 use crate::address::MacAddr;
+use crate::rooms::RoomKey;
 use bincode::{Decode, Encode};
 
 /// First field of [`Request::Hello`].
@@ -16,7 +17,7 @@ pub const MAX_IN_FLIGHT: usize = 64;
 /// Chosen by the front-end; the reply carries it back.
 pub type RequestId = u32;
 
-/// A port's slot, below [`crate::slots::MAX_SLOTS`]; the TAP of slot 7 is called wstap7.
+/// A port's number ([`crate::ports`]); the TAP of port 7 is called wstap7.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
 pub struct PortId(pub u32);
 
@@ -40,7 +41,7 @@ pub enum Request {
     Open {
         /// Names this request in the reply.
         req: RequestId,
-        /// 0 is the network `default`.
+        /// 0 is the network `default`; the others are in the order of their sections.
         network: u16,
     },
     /// Delete a port; answered by [`Reply::Done`] when it is gone.
@@ -52,16 +53,21 @@ pub enum Request {
         /// Its generation, from [`Reply::Opened`].
         generation: Generation,
     },
-    /// Let only this source address pass on a port.
-    BindMac {
+    /// Let these source addresses pass on a port; answered by [`Reply::Done`] when they do.
+    Bind {
         /// Names this request in the reply.
         req: RequestId,
         /// The port.
         port: PortId,
         /// Its generation.
         generation: Generation,
-        /// The guest's address.
+        /// The guest's MAC address.
         mac: MacAddr,
+        /// Its IPv4 address; 0.0.0.0: none.
+        address: [u8; 4],
+        /// Whether the address was given to this guest by DHCP: another port of the same connection
+        /// that still has it loses it.
+        given: bool,
     },
     /// Ask for [`Reply::Stats`].
     Stats {
@@ -72,6 +78,15 @@ pub enum Request {
     Ping {
         /// Names this request in the reply.
         req: RequestId,
+    },
+    /// Make a port in a room of a network that has rooms; answered as [`Request::Open`].
+    OpenRoom {
+        /// Names this request in the reply.
+        req: RequestId,
+        /// The network.
+        network: u16,
+        /// The room; made if nobody is in it.
+        room: RoomKey,
     },
 }
 
@@ -84,11 +99,11 @@ pub enum Reply {
         proto: u16,
         /// Ports that this connection may have open.
         max_ports: u32,
-        /// MTU of the network, bytes without Ethernet header.
+        /// MTU of the network `default`, bytes without Ethernet header.
         mtu: u16,
-        /// The bridge's IPv4 address.
+        /// Its bridge's IPv4 address.
         gateway: [u8; 4],
-        /// The bridge's MAC address.
+        /// Its bridge's MAC address.
         gateway_mac: MacAddr,
     },
     /// Answers [`Request::Open`]; the packet carries the TAP's fd, non-blocking, by SCM_RIGHTS.
@@ -103,8 +118,12 @@ pub enum Reply {
         mtu: u16,
         /// TUN_F_* offloads that are on (linux/if_tun.h); 0 means plain frames without a header.
         offloads: u32,
+        /// IPv4 address of the port's bridge.
+        gateway: [u8; 4],
+        /// MAC address of the port's bridge.
+        gateway_mac: MacAddr,
     },
-    /// Answers [`Request::Close`] and [`Request::BindMac`].
+    /// Answers [`Request::Close`] and [`Request::Bind`].
     Done {
         /// The request that this answers.
         req: RequestId,
@@ -167,6 +186,15 @@ pub enum ErrorCode {
     /// The helper is stopping.
     #[error("the helper is stopping")]
     Stopping,
+    /// `max_rooms` rooms are in use.
+    #[error("all rooms are in use")]
+    NoRoomFree,
+    /// Another port of the network has the address.
+    #[error("another guest has the address")]
+    Taken,
+    /// No guest may have the address.
+    #[error("no guest may have the address")]
+    NotAllowed,
 }
 
 /// Why a port died.

@@ -27,6 +27,7 @@ pub enum OptionId {
     ListenOwner,
     MaxClients,
     Page,
+    StrictPaths,
     AllowedOrigins,
     TokenFile,
     JwtKeyFile,
@@ -54,6 +55,14 @@ pub enum OptionId {
     RateLimitDownBytes,
     RateLimitDownFrames,
     RateLimitBurst,
+    Isolation,
+    Locks,
+    MaxMacs,
+    MaxMulticast,
+    Private,
+    Rooms,
+    MaxRooms,
+    RoomPrefix,
     DhcpService,
     DhcpLeaseFile,
     DhcpLeaseTime,
@@ -300,6 +309,16 @@ impl OptionSpec {
 }
 
 impl OptionId {
+    /// Whether each `[network NAME]` has the option for itself.
+    pub fn is_of_network(self) -> bool {
+        match self {
+            OptionId::MaxClients => true,
+            // One firewall, and one kernel.
+            OptionId::HostFirewall | OptionId::Offloads => false,
+            _ => matches!(self.spec().group, Group::Network | Group::Dhcp),
+        }
+    }
+
     /// The option's row.
     pub fn spec(self) -> &'static OptionSpec {
         // The discriminant is the row's index, which a test holds true; no other index exists.

@@ -9,14 +9,12 @@
 //! ```
 
 use crate::conf::Origin;
-use crate::settings::Rate;
+use crate::settings::{NetworkName, Rate};
 use crate::time::end_of;
 use std::collections::HashMap;
 
 /// Bytes of the longest name.
 pub const MAX_NAME: usize = 64;
-/// The network that there is.
-pub const NETWORK: &str = "default";
 
 /// One token.
 #[derive(Clone, PartialEq, Eq)]
@@ -25,6 +23,8 @@ pub struct Token {
     pub name: String,
     /// SHA-256 of the secret.
     pub hash: [u8; 32],
+    /// The network that its holder comes into; None: the one that he asks for.
+    pub network: Option<NetworkName>,
     /// What applies to its holder.
     pub limits: Limits,
     /// Seconds since 1970 from which on it is worth nothing; None: never.
@@ -36,6 +36,7 @@ impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Token")
             .field("name", &self.name)
+            .field("network", &self.network)
             .field("limits", &self.limits)
             .field("expires", &self.expires)
             .finish_non_exhaustive()
@@ -111,8 +112,8 @@ pub enum Fault {
     /// No number.
     #[error("{0} needs a whole number from {1} to 4294967295")]
     Number(&'static str, u32),
-    /// Another network.
-    #[error("this version has one network: write network={NETWORK} or leave it out")]
+    /// No name of a network.
+    #[error("network needs the name of one, as in [network NAME]; without it the path decides")]
     Network,
     /// No date.
     #[error(
@@ -175,16 +176,15 @@ fn token(line: &str) -> Result<Option<Token>, Fault> {
         let (key, value) = word.split_once('=').ok_or(unknown)?;
         match key {
             "network" => {
-                if value != NETWORK {
-                    return Err(Fault::Network);
-                }
-                once("network", &mut network, ())?;
+                let name = NetworkName::new(value).ok_or(Fault::Network)?;
+                once("network", &mut network, name)?;
             }
             "expires" => once("expires", &mut expires, end_of(value).ok_or(Fault::Expires)?)?,
             _ => settings.set(key, value, unknown)?,
         }
     }
-    Ok(Some(Token { name: name.to_owned(), hash, limits: settings.limits(), expires }))
+    let (name, limits) = (name.to_owned(), settings.limits());
+    Ok(Some(Token { name, hash, network, limits, expires }))
 }
 
 /// Settings that are numbers.
@@ -286,7 +286,8 @@ mod tests {
         assert_eq!(with("max_clients=+1"), Fault::Number("max_clients", 0));
         assert_eq!(with("rate_up_bytes=4294967296"), Fault::Number("rate_up_bytes", 0));
         assert_eq!(with("session_time=0"), Fault::Number("session_time", 1));
-        assert_eq!(with("network=other"), Fault::Network);
+        assert_eq!(with("network=Other"), Fault::Network);
+        assert_eq!(with("network="), Fault::Network);
         assert_eq!(with("expires=tomorrow"), Fault::Expires);
         assert_eq!(with("max_clients=1 max_clients=1"), Fault::Twice("max_clients"));
         assert_eq!(fault(&format!("alice {HASH}\nbob {HASH}")), Fault::SameSecret(1));

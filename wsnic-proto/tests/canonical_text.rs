@@ -10,7 +10,7 @@ use support::outcome;
 use wsnic_proto::options::{OPTIONS, Place};
 use wsnic_proto::settings::{
     ClientCert, Dhcp, DhcpService, Door, GuestAccess, HostFirewall, InterfaceName, Nat, Network,
-    Rate, Sandbox, Server, Settings,
+    NetworkName, Rate, Rooms, Sandbox, Server, Settings,
 };
 use wsnic_proto::{Cidr, Facts, IpBlock, Plan};
 
@@ -37,8 +37,8 @@ fn server() -> impl Strategy<Value = Server> {
     let mode = mode.prop_filter("no execution", |mode| mode & 0o111 == 0);
     let owner = option::of(("[a-z]{1,9}", option::of("[a-z]{1,9}")));
     let unix = (sockets, mode, owner);
-    (addresses, (1u16.., 1u16..), tls, more, unix, 1u32..=24_000, any::<bool>()).prop_map(
-        |(addresses, ports, tls, more, (sockets, mode, listen_owner), max_clients, page)| {
+    (addresses, (1u16.., 1u16..), tls, more, unix, any::<[bool; 2]>()).prop_map(
+        |(addresses, ports, tls, more, (sockets, mode, listen_owner), [page, strict_paths])| {
             let is_tls = tls.is_some();
             let (wss_cert, wss_key) = tls.map_or((None, None), |(cert, key)| (Some(cert), key));
             let (more, client_ca, optional) = more;
@@ -54,8 +54,8 @@ fn server() -> impl Strategy<Value = Server> {
                 listen: sockets.into_iter().map(Into::into).collect(),
                 listen_mode: mode,
                 listen_owner,
-                max_clients,
                 page,
+                strict_paths,
             }
         },
     )
@@ -99,9 +99,21 @@ fn network() -> impl Strategy<Value = Network> {
     let lists = (vec(block(), 0..4), vec(block(), 0..4));
     let rate = any::<(u32, u32)>().prop_map(|(bytes, frames)| Rate { bytes, frames });
     let speed = (any::<bool>(), rate.clone(), rate, 1u32..=60_000);
-    (plan(), 576u16..=65521, nat, access, lists, firewall, (any::<bool>(), speed)).prop_map(
-        |(plan, mtu, nat, guest_access, (allow, deny), host_firewall, (allow_vlan, speed))| {
+    let limits = (1u32..=24_000, 1u32..=64, 0u32..=1_000_000);
+    let flags = (any::<[bool; 5]>(), speed);
+    (plan(), 576u16..=65521, nat, access, lists, firewall, (flags, limits, dhcp())).prop_map(
+        |(plan, mtu, nat, guest_access, (allow, deny), host_firewall, (flags, limits, dhcp))| {
+            let ([allow_vlan, private, isolation, locks, _], speed) = flags;
             Network {
+                name: NetworkName::default(),
+                max_clients: limits.0,
+                private,
+                rooms: None,
+                isolation,
+                locks,
+                max_macs: limits.1,
+                max_multicast: limits.2,
+                dhcp,
                 plan,
                 mtu,
                 nat,
@@ -138,16 +150,54 @@ fn dhcp() -> impl Strategy<Value = Dhcp> {
     )
 }
 
+/// The network default, and others that fit to it.
+fn networks() -> impl Strategy<Value = (Network, Vec<Network>)> {
+    let other = (network(), option::of((1u32..=1000, 1u8..=9)));
+    (network(), proptest::collection::btree_map("[a-z][a-z0-9_-]{0,5}", other, 0..4)).prop_map(
+        |(default, others)| {
+            let mut fitting: Vec<Network> = Vec::new();
+            for (name, (mut network, rooms)) in others {
+                let subnet = network.plan.subnet();
+                let is_free = |other: &Network| !other.plan.subnet().overlaps(subnet);
+                if name == NetworkName::DEFAULT
+                    || !is_free(&default)
+                    || !fitting.iter().all(is_free)
+                {
+                    continue;
+                }
+                network.name = NetworkName::new(&name).expect("a name");
+                network.host_firewall = default.host_firewall;
+                network.offloads = default.offloads;
+                let lease_file = network.dhcp.lease_file.as_ref();
+                let shares = |other: &Network| other.dhcp.lease_file.as_ref() == lease_file;
+                if std::iter::once(&default).chain(&fitting).any(shares) {
+                    network.dhcp.lease_file = None;
+                }
+                network.rooms = rooms.and_then(|(max, bits)| {
+                    let prefix_len = subnet.prefix_len() + bits;
+                    (prefix_len <= 30).then(|| Rooms { max: max.min(1 << bits), prefix_len })
+                });
+                if network.rooms.is_some() {
+                    network.dhcp.lease_file = None;
+                    network.dhcp.service = DhcpService::Builtin;
+                }
+                fitting.push(network);
+            }
+            (default, fitting)
+        },
+    )
+}
+
 fn settings() -> impl Strategy<Value = Settings> {
     let user = option::of("[a-z_][a-z0-9_-]{0,20}");
     let sandbox = prop_oneof![Just(Sandbox::Require), Just(Sandbox::Prefer), Just(Sandbox::Off)];
     let paths = (path(), path());
-    (server(), door(), network(), dhcp(), paths, (user.clone(), user, sandbox)).prop_map(
-        |(server, door, network, dhcp, paths, (user, helper_user, sandbox))| Settings {
+    (server(), door(), networks(), paths, (user.clone(), user, sandbox)).prop_map(
+        |(server, door, (network, others), paths, (user, helper_user, sandbox))| Settings {
             server,
             door,
             network,
-            dhcp,
+            others,
             helper_socket: paths.0,
             admin_socket: paths.1,
             user,

@@ -63,10 +63,10 @@ fn command_lines_of_the_newest_python_version_work() {
     assert_eq!((settings.server.ws_port, settings.server.wss_port), (81, 444));
     assert_eq!(settings.server.wss_key.unwrap().to_str(), Some("c.key"));
     assert!(matches!(settings.network.nat, Nat::Interface(name) if name.as_str() == "eth7"));
-    assert_eq!(settings.dhcp.service, DhcpService::Disabled);
-    assert_eq!(settings.dhcp.lease_time, 600);
-    assert_eq!(settings.dhcp.domain_name.as_deref(), Some("a.b"));
-    assert_eq!(settings.dhcp.nameservers.len(), 1);
+    assert_eq!(settings.network.dhcp.service, DhcpService::Disabled);
+    assert_eq!(settings.network.dhcp.lease_time, 600);
+    assert_eq!(settings.network.dhcp.domain_name.as_deref(), Some("a.b"));
+    assert_eq!(settings.network.dhcp.nameservers.len(), 1);
 }
 
 #[test]
@@ -113,9 +113,9 @@ fn flags_take_no_value_or_one_behind_an_equals_sign() {
     assert_eq!(settings("-vip").network.nat, Nat::DefaultRoute);
     assert_eq!(settings("-f eth0 --enable-inet=no").network.nat, Nat::Off);
     assert!(settings("--allow-vlan").network.allow_vlan);
-    assert_eq!(settings("--disable-dhcp=no").dhcp.service, DhcpService::Builtin);
+    assert_eq!(settings("--disable-dhcp=no").network.dhcp.service, DhcpService::Builtin);
     assert_eq!(
-        settings("--disable-dhcp --dhcp-service dnsmasq").dhcp.service,
+        settings("--disable-dhcp --dhcp-service dnsmasq").network.dhcp.service,
         DhcpService::Dnsmasq
     );
 }

@@ -31,10 +31,10 @@ fn files_of_three_versions_give_the_same_settings_without_warnings() {
     assert!(matches!(&settings.network.nat, Nat::Interface(name) if name.as_str() == "enp3s0"));
     assert_eq!(settings.network.plan.gateway(), Ipv4Addr::new(10, 86, 0, 1));
     assert_eq!(settings.network.mtu, 1400);
-    assert_eq!(settings.dhcp.service, DhcpService::Disabled);
-    assert_eq!(settings.dhcp.lease_time, 3600);
-    assert_eq!(settings.dhcp.domain_name.as_deref(), Some("guests.example"));
-    assert_eq!(settings.dhcp.nameservers.len(), 2);
+    assert_eq!(settings.network.dhcp.service, DhcpService::Disabled);
+    assert_eq!(settings.network.dhcp.lease_time, 3600);
+    assert_eq!(settings.network.dhcp.domain_name.as_deref(), Some("guests.example"));
+    assert_eq!(settings.network.dhcp.nameservers.len(), 2);
 }
 
 #[test]
@@ -43,16 +43,16 @@ fn an_empty_file_gives_the_documented_defaults() {
     assert_eq!(settings.server.addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
     assert_eq!((settings.server.ws_port, settings.server.wss_port), (8086, 8087));
     assert_eq!((settings.server.wss_cert, settings.server.wss_key), (None, None));
-    assert_eq!(settings.server.max_clients, 1000);
+    assert_eq!(settings.network.max_clients, 1000);
     assert_eq!(settings.network.plan.subnet().to_string(), "192.168.86.0/24");
     assert_eq!(settings.network.mtu, 1500);
     assert_eq!(settings.network.nat, Nat::Off);
     assert_eq!(settings.network.guest_access, GuestAccess::Internet);
     assert_eq!(settings.network.host_firewall, HostFirewall::Report);
     assert!(!settings.network.allow_vlan);
-    assert_eq!(settings.dhcp.service, DhcpService::Builtin);
-    assert_eq!(settings.dhcp.lease_time, 86400);
-    assert!(settings.dhcp.nameservers.is_empty());
+    assert_eq!(settings.network.dhcp.service, DhcpService::Builtin);
+    assert_eq!(settings.network.dhcp.lease_time, 86400);
+    assert!(settings.network.dhcp.nameservers.is_empty());
     assert_eq!(settings.helper_socket.to_str(), Some("/run/wsnic-priv.sock"));
     assert_eq!(settings.user, None);
 }
@@ -104,7 +104,7 @@ fn every_alias_sets_what_its_option_sets() {
     ] {
         assert_eq!(settings(canonical), settings(alias), "{alias}");
     }
-    assert_eq!(settings("dhcp_service=dnsmasq").dhcp.service, DhcpService::Dnsmasq);
+    assert_eq!(settings("dhcp_service=dnsmasq").network.dhcp.service, DhcpService::Dnsmasq);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn listen_addresses_are_a_list_of_both_families() {
 fn ipv6_name_servers_are_warned_about_and_left_out() {
     let file = "\ndhcp_nameserver=9.9.9.9, 2620:fe::fe";
     let (settings, warnings) = outcome(file, &Facts::default()).unwrap();
-    assert_eq!(settings.dhcp.nameservers, [Ipv4Addr::new(9, 9, 9, 9)]);
+    assert_eq!(settings.network.dhcp.nameservers, [Ipv4Addr::new(9, 9, 9, 9)]);
     assert_eq!(
         warnings,
         ["wsnic.conf:2: name server 2620:fe::fe is left out: DHCPv4 cannot announce IPv6 \

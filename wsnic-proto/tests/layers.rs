@@ -35,7 +35,7 @@ fn command_line_beats_environment_beats_file() {
     let file = "subnet=10.1.0.0/16\ndhcp_lease_time=100000\nmtu=1400";
     let (settings, _) = all(file, &[("subnet", "10.3.0.0/16")], &facts);
     assert_eq!(settings.network.plan.subnet().to_string(), "10.3.0.0/16");
-    assert_eq!(settings.dhcp.lease_time, 200);
+    assert_eq!(settings.network.dhcp.lease_time, 200);
     assert_eq!(settings.network.mtu, 1400);
 }
 
@@ -77,17 +77,20 @@ fn every_variable_of_the_container_counts() {
     assert_eq!(warnings, [""; 0]);
     assert_eq!(settings.network.plan.subnet().to_string(), "10.2.0.0/16");
     assert_eq!(settings.network.nat, Nat::DefaultRoute);
-    assert_eq!(settings.dhcp.service, DhcpService::Disabled);
-    assert_eq!(settings.dhcp.lease_time, 7200);
-    assert_eq!(settings.dhcp.domain_name.as_deref(), Some("a.example"));
-    assert_eq!(settings.dhcp.nameservers.len(), 2);
+    assert_eq!(settings.network.dhcp.service, DhcpService::Disabled);
+    assert_eq!(settings.network.dhcp.lease_time, 7200);
+    assert_eq!(settings.network.dhcp.domain_name.as_deref(), Some("a.example"));
+    assert_eq!(settings.network.dhcp.nameservers.len(), 2);
 }
 
 #[test]
 fn enabling_dhcp_in_the_environment_leaves_the_choice_of_service_alone() {
     let facts = container(&[("WSNIC_ENABLE_DHCP", "1"), ("WSNIC_SUBNET", "")]);
-    assert_eq!(all("dhcp_service=dnsmasq", &[], &facts).0.dhcp.service, DhcpService::Dnsmasq);
-    assert_eq!(all("", &[], &facts).0.dhcp.service, DhcpService::Builtin);
+    assert_eq!(
+        all("dhcp_service=dnsmasq", &[], &facts).0.network.dhcp.service,
+        DhcpService::Dnsmasq
+    );
+    assert_eq!(all("", &[], &facts).0.network.dhcp.service, DhcpService::Builtin);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use wsnic_nft::Netfilter;
 use wsnic_os::config::Loaded;
 use wsnic_os::log::{chain, say};
 use wsnic_proto::Settings;
-use wsnic_proto::settings::{DhcpService, HostFirewall, Nat};
+use wsnic_proto::settings::{DhcpService, HostFirewall, Nat, Network};
 
 const HOST_FIREWALL: &str = "only-host-firewall";
 
@@ -54,10 +54,14 @@ async fn check_all(loaded: &Loaded) -> io::Result<bool> {
         report(wsnic_host::privilege(), "this process may administer the network (CAP_NET_ADMIN)");
     fit &= report(wsnic_host::device(), "/dev/net/tun can be opened");
     fit &= report(wsnic_host::names(&links).await?, "no interface is in the way");
-    let subnet = settings.network.plan.subnet();
-    let clashes = wsnic_host::subnet(subnet, &links).await?;
-    fit &= report(clashes, &format!("the subnet {subnet} is free"));
-    fit &= check_uplink(settings, &links).await?;
+    for network in settings.networks() {
+        if !settings.others.is_empty() {
+            say(format_args!("network  {}", network.name));
+        }
+        let clashes = wsnic_host::subnet(network, &links).await?;
+        fit &= report(clashes, &format!("the subnet {} is free", network.plan.subnet()));
+        fit &= check_uplink(network, &links).await?;
+    }
     check_host_firewall(settings, &links).await;
     Ok(fit)
 }
@@ -72,7 +76,7 @@ fn check_configuration(loaded: &Loaded) -> bool {
         say(format_args!("warning  {warning}"));
     }
     let mut fit = true;
-    if settings.dhcp.service == DhcpService::Dnsmasq {
+    if settings.network.dhcp.service == DhcpService::Dnsmasq {
         fit = problem(
             "dhcp_service=dnsmasq is not supported by this version",
             "use dhcp_service=builtin, which needs nothing installed",
@@ -93,15 +97,14 @@ fn check_configuration(loaded: &Loaded) -> bool {
     fit
 }
 
-async fn check_uplink(settings: &Settings, links: &Links) -> io::Result<bool> {
-    let nat = &settings.network.nat;
-    if *nat == Nat::Off {
+async fn check_uplink(network: &Network, links: &Links) -> io::Result<bool> {
+    if network.nat == Nat::Off {
         good(
             "guests get no Internet, as configured (set inet_iface or enable_inet to change that)",
         );
         return Ok(true);
     }
-    let fit = match wsnic_host::uplink(nat, links).await? {
+    let fit = match wsnic_host::uplink(network, links).await? {
         Ok(Some(name)) => report(None, &format!("guests get Internet by {name}")),
         Ok(None) => {
             warning(
@@ -112,7 +115,7 @@ async fn check_uplink(settings: &Settings, links: &Links) -> io::Result<bool> {
         }
         Err(problem) => report(Some(problem), ""),
     };
-    match (settings.dhcp.nameservers.first(), resolver()) {
+    match (network.dhcp.nameservers.first(), resolver()) {
         (Some(server), _) => {
             good(&format!("guests' names are resolved by {server}, as configured"));
         }
@@ -127,8 +130,8 @@ async fn check_uplink(settings: &Settings, links: &Links) -> io::Result<bool> {
 
 /// Rules of others that drop what guests send or get. False if they cannot be read.
 async fn check_host_firewall(settings: &Settings, links: &Links) -> bool {
-    let uplinks = host_firewall::uplinks(&settings.network.nat, links).await;
-    let found = Netfilter::open().and_then(|mut nf| host_firewall::survey(&mut nf, &uplinks));
+    let ways = host_firewall::ways(settings.networks(), links).await;
+    let found = Netfilter::open().and_then(|mut nf| host_firewall::survey(&mut nf, &ways));
     let obstacles = match found {
         Ok(obstacles) => obstacles,
         Err(error) => {

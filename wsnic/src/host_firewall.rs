@@ -15,10 +15,11 @@ use std::io;
 use std::time::Duration;
 use tokio::time::{Interval, interval};
 use walk::{Packet, Ruleset};
-use wsnic_host::{BRIDGE, Links};
+use wsnic_host::{Links, bridge_name, rooms_prefix};
 use wsnic_nft::{ChainInfo, Family, HookPoint, Netfilter, NftError, Table};
 use wsnic_os::log::chain;
-use wsnic_proto::settings::{HostFirewall, InterfaceName, Nat, Settings};
+use wsnic_proto::ports::Lan;
+use wsnic_proto::settings::{HostFirewall, InterfaceName, Nat, Network, Settings};
 
 /// How often a change is looked for.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -26,9 +27,33 @@ const PAUSE: Duration = Duration::from_secs(5);
 pub const LEGACY: &str = "there are iptables-legacy rules, which cannot be read from here: if \
     guests have no connection, look at \"iptables-legacy -S FORWARD\"";
 
+/// By which bridges guests of a network come, and by which interfaces they leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    /// The bridge, or one of those of its rooms.
+    bridge: String,
+    /// What all names of its rooms' bridges begin with.
+    prefix: Option<String>,
+    uplinks: Vec<InterfaceName>,
+}
+
+impl Way {
+    /// The bridges, as iptables, ufw and firewalld take them.
+    fn plus(&self) -> String {
+        self.prefix.as_ref().map_or_else(|| self.bridge.clone(), |prefix| format!("{prefix}+"))
+    }
+
+    /// The bridges, as nft takes them on a command line.
+    fn star(&self) -> String {
+        self.prefix
+            .as_ref()
+            .map_or_else(|| self.bridge.clone(), |prefix| format!("'\"{prefix}*\"'"))
+    }
+}
+
 /// Tells the log of obstacles, of each once, for as long as wsnic runs.
 pub struct Watch {
-    nat: Nat,
+    networks: Vec<Network>,
     links: Links,
     nf: Netfilter,
     /// nf_tables' generation when that was last looked at; 0 (none that is real): never.
@@ -45,8 +70,9 @@ impl Watch {
     /// # Errors
     /// The kernel gives no netlink socket.
     pub fn new(settings: &Settings) -> io::Result<Option<Watch>> {
-        let nat = settings.network.nat.clone();
-        if nat == Nat::Off || settings.network.host_firewall == HostFirewall::Open {
+        let networks: Vec<Network> = settings.networks().cloned().collect();
+        let is_closed = networks.iter().all(|network| network.nat == Nat::Off);
+        if is_closed || settings.network.host_firewall == HostFirewall::Open {
             return Ok(None);
         }
         if has_legacy_filter() {
@@ -55,7 +81,7 @@ impl Watch {
         let (links, nf) = (Links::connect()?, Netfilter::open().map_err(io::Error::other)?);
         let ticks = interval(PAUSE);
         Ok(Some(Watch {
-            nat,
+            networks,
             links,
             nf,
             generation: 0,
@@ -72,8 +98,8 @@ impl Watch {
     pub async fn next(watch: &mut Option<Watch>) {
         let Some(watch) = watch else { return };
         watch.ticks.tick().await;
-        let uplinks = uplinks(&watch.nat, &watch.links).await;
-        match watch.look(&uplinks) {
+        let ways = ways(watch.networks.iter(), &watch.links).await;
+        match watch.look(&ways) {
             Ok(found) => {
                 watch.unreadable = false;
                 found.iter().for_each(|obstacle| tracing::warn!("{obstacle}"));
@@ -87,23 +113,32 @@ impl Watch {
     }
 
     /// Obstacles that were not there the last time.
-    fn look(&mut self, uplinks: &[InterfaceName]) -> Result<Vec<Obstacle>, NftError> {
+    fn look(&mut self, ways: &[Way]) -> Result<Vec<Obstacle>, NftError> {
         // Taken before looking: what changes meanwhile is seen the next time.
         let generation = self.nf.generation()?;
         if generation == self.generation {
             return Ok(vec![]);
         }
-        let found = survey(&mut self.nf, uplinks)?;
+        let found = survey(&mut self.nf, ways)?;
         self.generation = generation;
         let told = std::mem::replace(&mut self.told, found);
         Ok(self.told.iter().filter(|obstacle| !told.contains(obstacle)).cloned().collect())
     }
 }
 
-/// The interfaces by which guests' packets leave, at the moment.
-pub async fn uplinks(nat: &Nat, links: &Links) -> Vec<InterfaceName> {
-    let uplink = wsnic_host::uplink(nat, links).await;
-    uplink.ok().and_then(Result::ok).flatten().into_iter().collect()
+/// How guests' packets leave, at the moment; of networks that have no way out, nothing.
+pub async fn ways(networks: impl Iterator<Item = &Network>, links: &Links) -> Vec<Way> {
+    let mut ways = Vec::new();
+    for (number, network) in (0..).zip(networks) {
+        let uplink = wsnic_host::uplink(network, links).await;
+        let uplinks: Vec<_> = uplink.ok().and_then(Result::ok).flatten().into_iter().collect();
+        let bridge = bridge_name(Lan { network: number, room: 0 }, network.rooms.is_some());
+        let prefix = network.rooms.map(|_| rooms_prefix(number));
+        if !uplinks.is_empty() {
+            ways.push(Way { bridge, prefix, uplinks });
+        }
+    }
+    ways
 }
 
 /// True if the iptables of the old kernel interface have a filter table here; nothing can read it
@@ -159,21 +194,23 @@ impl std::fmt::Display for Obstacle {
 ///
 /// # Errors
 /// Tables, chains or rules cannot be read, for want of CAP_NET_ADMIN or of nf_tables.
-pub fn survey(nf: &mut Netfilter, uplinks: &[InterfaceName]) -> Result<Vec<Obstacle>, NftError> {
+pub fn survey(nf: &mut Netfilter, ways: &[Way]) -> Result<Vec<Obstacle>, NftError> {
     let mut obstacles = Vec::new();
-    if uplinks.is_empty() {
+    if ways.is_empty() {
         return Ok(obstacles);
     }
     let tables = nf.tables()?;
     let chains = nf.chains()?;
     for base in chains.iter().filter(|chain| is_foreign(chain)) {
         let ruleset = Ruleset::new(nf.rules(&base.table)?);
-        let dropped = uplinks.iter().any(|uplink| {
-            let request = Packet::first(BRIDGE, uplink.as_str());
-            let answer = Packet::answer(uplink.as_str(), BRIDGE);
-            ruleset.drops(base, &request) || ruleset.drops(base, &answer)
-        });
-        if dropped {
+        let is_dropped = |way: &&Way| {
+            way.uplinks.iter().any(|uplink| {
+                let request = Packet::first(&way.bridge, uplink.as_str());
+                let answer = Packet::answer(uplink.as_str(), &way.bridge);
+                ruleset.drops(base, &request) || ruleset.drops(base, &answer)
+            })
+        };
+        for way in ways.iter().filter(is_dropped) {
             let owner = tables.iter().find(|info| info.table == base.table).map(|info| info.owner);
             let kind = kind_of(base, &chains);
             obstacles.push(Obstacle {
@@ -181,7 +218,7 @@ pub fn survey(nf: &mut Netfilter, uplinks: &[InterfaceName]) -> Result<Vec<Obsta
                 chain: base.name.clone(),
                 kind,
                 owned_by_other: owner.flatten().is_some(),
-                remedy: remedy(kind, base),
+                remedy: remedy(kind, base, way),
             });
         }
     }
@@ -215,23 +252,24 @@ fn kind_of(base: &ChainInfo, chains: &[ChainInfo]) -> Kind {
     }
 }
 
-fn remedy(kind: Kind, base: &ChainInfo) -> String {
+fn remedy(kind: Kind, base: &ChainInfo, way: &Way) -> String {
+    let (plus, star) = (way.plus(), way.star());
     let iptables = |chain| {
         format!(
-            "iptables -I {chain} -i {BRIDGE} -j ACCEPT && iptables -I {chain} -o {BRIDGE} -j ACCEPT"
+            "iptables -I {chain} -i {plus} -j ACCEPT && iptables -I {chain} -o {plus} -j ACCEPT"
         )
     };
     match kind {
         Kind::Docker => iptables("DOCKER-USER"),
         // Answers are let through by ufw itself.
-        Kind::Ufw => format!("ufw route allow in on {BRIDGE}"),
-        Kind::Firewalld => format!("firewall-cmd --zone=trusted --add-interface={BRIDGE}"),
+        Kind::Ufw => format!("ufw route allow in on {plus}"),
+        Kind::Firewalld => format!("firewall-cmd --zone=trusted --add-interface={plus}"),
         Kind::Other if is_iptables(base) => iptables("FORWARD"),
         Kind::Other => {
             let ChainInfo { table, name, .. } = base;
             format!(
-                "nft insert rule {table} {name} iifname {BRIDGE} accept && \
-                 nft insert rule {table} {name} oifname {BRIDGE} accept"
+                "nft insert rule {table} {name} iifname {star} accept && \
+                 nft insert rule {table} {name} oifname {star} accept"
             )
         }
     }

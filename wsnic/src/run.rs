@@ -97,7 +97,7 @@ pub fn run(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     if !nix::unistd::Uid::effective().is_root() {
         return Err(RunError::NotRoot);
     }
-    if loaded.settings.dhcp.service == DhcpService::Dnsmasq {
+    if loaded.settings.network.dhcp.service == DhcpService::Dnsmasq {
         return Err(RunError::Dnsmasq);
     }
     tokio::runtime::Builder::new_current_thread()

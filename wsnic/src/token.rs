@@ -24,7 +24,7 @@ const SECRET: usize = 20;
 
 /// Settings of a line: the argument, its value and what it means.
 const SETTINGS: [(&str, &str, &str); 8] = [
-    ("network", "NAME", "Network that the holder comes into; there is \"default\""),
+    ("network", "NAME", "Network that the holder comes into; without it the path decides"),
     ("expires", "WHEN", "Last day (2027-01-31, UTC), or a moment (2027-01-31T12:00:00Z)"),
     ("max-clients", "COUNT", "Clients of the holder at the same time"),
     ("session-time", "SECONDS", "How long a session of the holder lasts"),
@@ -242,7 +242,7 @@ mod tests {
     fn what_wsnic_would_not_take_is_no_token() {
         for (arguments, fault) in [
             (&["a/b"][..], Fault::Name),
-            (&["alice", "--network=other"], Fault::Network),
+            (&["alice", "--network=Other"], Fault::Network),
             (&["alice", "--max-clients=many"], Fault::Number("max_clients", 0)),
             (&["alice", "--expires=tomorrow"], Fault::Expires),
         ] {

@@ -41,7 +41,7 @@ enum Load {
 /// A floods; A stops reading. The limit, a thread for each guest, shows what the machine's scheduler
 /// makes of the same load.
 pub fn run(options: &Options, table: &mut Table) {
-    let wsnic = Stage::wsnic("");
+    let wsnic = Stage::wsnic("locks = no\n");
     let stages = [Stage::relay(Kind::Limit, &wsnic), wsnic];
     let mut tables = stages.each_ref().map(Players::join);
     for (load, does) in [(Load::Sending, "floods"), (Load::Reading, "does not read")] {

@@ -5,6 +5,7 @@ pub mod door;
 pub mod fairness;
 pub mod idle;
 pub mod latency;
+pub mod locks;
 pub mod sandbox;
 pub mod small;
 pub mod start;

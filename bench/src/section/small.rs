@@ -29,10 +29,7 @@ const AT_ONCE: usize = 64;
 pub fn run(options: &Options, table: &mut Table) {
     let stages = options.robust_servers();
     let clients: Vec<Client> = stages.iter().map(|stage| Client::join(stage, 0)).collect();
-    let sinks: Vec<UdpSocket> = stages
-        .iter()
-        .map(|stage| stage.lab.srv.enter(|| UdpSocket::bind((GATEWAY, SINK))).expect("a free port"))
-        .collect();
+    let sinks: Vec<UdpSocket> = stages.iter().map(sink).collect();
     for (way, faster) in [("from", 1.15), ("to", 5.0)] {
         let mut frames = Vec::new();
         let mut costs = Vec::new();
@@ -41,10 +38,7 @@ pub fn run(options: &Options, table: &mut Table) {
                 .iter()
                 .zip(&clients)
                 .map(|(stage, client)| {
-                    let (frames, cpu) = match way {
-                        "from" => from_guest(options, stage, client),
-                        _ => to_guest(options, stage, client),
-                    };
+                    let (frames, cpu) = one(way, options, stage, client);
                     (stage.kind, frames, cpu)
                 })
                 .collect();
@@ -66,7 +60,19 @@ pub fn run(options: &Options, table: &mut Table) {
     stages.into_iter().rev().for_each(Stage::end);
 }
 
-/// Million frames per second, and processor seconds for a million.
+/// Where datagrams from guests end.
+pub fn sink(stage: &Stage) -> UdpSocket {
+    stage.lab.srv.enter(|| UdpSocket::bind((GATEWAY, SINK))).expect("a free port")
+}
+
+/// Million frames per second "from" a guest or "to" it, and processor seconds for a million.
+pub fn one(way: &str, options: &Options, stage: &Stage, client: &Client) -> (f64, f64) {
+    match way {
+        "from" => from_guest(options, stage, client),
+        _ => to_guest(options, stage, client),
+    }
+}
+
 fn from_guest(options: &Options, stage: &Stage, client: &Client) -> (f64, f64) {
     let flood = client.flood(PAYLOAD);
     let measured = measure(options, stage, || stage.frames_from_guest() as f64 / 1e6);

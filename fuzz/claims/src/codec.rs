@@ -30,33 +30,38 @@ pub fn codec(bytes: &[u8]) {
 
 /// A variant's number and then its fields, all little-endian; a byte has eight bits.
 fn is_request(bytes: &[u8]) -> bool {
-    const SIZES: [usize; 6] = [
-        4 + 2 + 2,     // Hello: magic, min, max
-        4 + 2,         // Open: req, network
-        4 + 4 + 4,     // Close: req, port, generation
-        4 + 4 + 4 + 6, // BindMac: req, port, generation, mac
-        4,             // Stats: req
-        4,             // Ping: req
+    const SIZES: [usize; 7] = [
+        4 + 2 + 2,             // Hello: magic, min, max
+        4 + 2,                 // Open: req, network
+        4 + 4 + 4,             // Close: req, port, generation
+        4 + 4 + 4 + 6 + 4 + 1, // Bind: req, port, generation, mac, address, given
+        4,                     // Stats: req
+        4,                     // Ping: req
+        4 + 2 + 16,            // OpenRoom: req, network, room
     ];
-    variant(bytes).is_some_and(|(variant, rest)| SIZES.get(variant) == Some(&rest.len()))
+    // The last byte of a Bind says yes or no.
+    let in_range = |variant, rest: &[u8]| variant != 3 || rest.last().is_some_and(|last| *last < 2);
+    variant(bytes).is_some_and(|(variant, rest)| {
+        SIZES.get(variant) == Some(&rest.len()) && in_range(variant, rest)
+    })
 }
 
 fn is_reply(bytes: &[u8]) -> bool {
     const SIZES: [usize; 9] = [
-        2 + 4 + 2 + 4 + 6, // Welcome: proto, max_ports, mtu, gateway, gateway_mac
-        4 + 4 + 4 + 2 + 4, // Opened: req, port, generation, mtu, offloads
-        4,                 // Done: req
-        4 + 4,             // Err: req, code
-        4 + 4 + 4,         // Stats: req, ports, ports_in_all
-        4,                 // Pong: req
-        4 + 4 + 4,         // Revoked: port, generation, reason
-        0,                 // Drain
-        0,                 // Resumed
+        2 + 4 + 2 + 4 + 6,         // Welcome: proto, max_ports, mtu, gateway, gateway_mac
+        4 + 4 + 4 + 2 + 4 + 4 + 6, // Opened: req, port, generation, mtu, offloads, gateway, gateway_mac
+        4,                         // Done: req
+        4 + 4,                     // Err: req, code
+        4 + 4 + 4,                 // Stats: req, ports, ports_in_all
+        4,                         // Pong: req
+        4 + 4 + 4,                 // Revoked: port, generation, reason
+        0,                         // Drain
+        0,                         // Resumed
     ];
     let Some((number, rest)) = variant(bytes) else { return false };
     let last = || {
         variant(&rest[rest.len() - 4..]).is_some_and(|(value, _)| {
-            let values = if number == 3 { 6 } else { 3 };
+            let values = if number == 3 { 9 } else { 3 };
             value < values
         })
     };
@@ -69,7 +74,7 @@ fn variant(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 fn some_request(tape: &mut Tape<'_>) -> Request {
-    match tape.byte() % 6 {
+    match tape.byte() % 7 {
         0 => Request::Hello { magic: tape.word(), min: tape.short(), max: tape.short() },
         1 => Request::Open { req: tape.word(), network: tape.short() },
         2 => Request::Close {
@@ -77,12 +82,15 @@ fn some_request(tape: &mut Tape<'_>) -> Request {
             port: PortId(tape.word()),
             generation: Generation(tape.word()),
         },
-        3 => Request::BindMac {
+        3 => Request::Bind {
             req: tape.word(),
             port: PortId(tape.word()),
             generation: Generation(tape.word()),
             mac: mac(tape),
+            address: tape.word().to_be_bytes(),
+            given: tape.byte() % 2 == 1,
         },
+        6 => Request::OpenRoom { req: tape.word(), network: tape.short(), room: [tape.byte(); 16] },
         4 => Request::Stats { req: tape.word() },
         _ => Request::Ping { req: tape.word() },
     }
@@ -103,6 +111,8 @@ fn some_reply(tape: &mut Tape<'_>) -> Reply {
             generation: Generation(tape.word()),
             mtu: tape.short(),
             offloads: tape.word(),
+            gateway: tape.word().to_be_bytes(),
+            gateway_mac: mac(tape),
         },
         2 => Reply::Done { req: tape.word() },
         3 => Reply::Err {
@@ -114,6 +124,9 @@ fn some_reply(tape: &mut Tape<'_>) -> Reply {
                 ErrorCode::Kernel,
                 ErrorCode::Unsupported,
                 ErrorCode::Stopping,
+                ErrorCode::NoRoomFree,
+                ErrorCode::Taken,
+                ErrorCode::NotAllowed,
             ]),
         },
         4 => Reply::Stats { req: tape.word(), ports: tape.word(), ports_in_all: tape.word() },

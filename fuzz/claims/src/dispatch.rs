@@ -7,8 +7,12 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use wsnic_proto::dispatch::{Action, State};
 use wsnic_proto::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
-use wsnic_proto::slots::{ConnectionId, Slots};
-use wsnic_proto::{ErrorCode, Generation, MacAddr, PortId, Reply, Request, RequestId, codec};
+use wsnic_proto::settings::Network;
+use wsnic_proto::slots::ConnectionId;
+use wsnic_proto::{
+    ConfFile, ErrorCode, Facts, Generation, MacAddr, PortId, Reply, Request, RequestId, codec,
+    conf, resolve,
+};
 
 /// Whatever peers send, in whatever order TAPs come and go: each request gets what the model says;
 /// no slot is held by two, in no generation twice; hanging up gives every port back; the counts of
@@ -25,14 +29,12 @@ pub fn dispatch(bytes: &[u8]) {
     helper.end();
 }
 
-/// The answer to each Hello, whatever it says.
-const WELCOME: Reply = Reply::Welcome {
-    proto: VERSION,
-    max_ports: 80,
-    mtu: 1500,
-    gateway: [192, 168, 86, 1],
-    gateway_mac: MacAddr([2, 0, 0, 0, 0, 1]),
-};
+/// A network without locks, whose bindings the model does not know.
+fn network(max: u32) -> Network {
+    let text = format!("locks=no\nmax_clients={max}\n");
+    let file = ConfFile::parse("", text.as_bytes()).expect("a file");
+    resolve(&file, &conf::Layer::new(), &Facts::default()).expect("settings").0.network
+}
 
 struct Helper {
     state: State,
@@ -53,9 +55,12 @@ impl Helper {
         let max = tape.pick(&[1, 2, 3, 8, 80]);
         let base = tape.pick(&[0, 7, 1_000_000, u32::MAX - 3]);
         let start = Instant::now();
-        let slots = Slots::new(max, Generation(base), start);
         let mut helper = Helper {
-            state: State::new(slots, WELCOME),
+            state: State::new(
+                vec![(network(max), MacAddr([2, 0, 0, 0, 0, 1]))],
+                Generation(base),
+                start,
+            ),
             model: Ports::new(max),
             start,
             ticks: 0,
@@ -83,18 +88,19 @@ impl Helper {
         self.links += 1;
         let generation = base.wrapping_sub(u32::from(whose));
         if id == 0 {
-            self.state.slots.condemn(PortId(port));
+            self.state.ports.condemn(PortId(port));
             if fits {
                 self.model.put(port, Phase::Closing, 0, 0);
                 self.deleting.push((port, None));
             }
             return;
         }
-        let adopted = self.state.slots.adopt(
+        let adopted = self.state.ports.adopt(
             ConnectionId(id),
             PortId(port),
             Generation(generation),
             self.links,
+            0,
         );
         assert_eq!(adopted, fits);
         if adopted {
@@ -153,12 +159,19 @@ impl Helper {
             }
             4 => {
                 let (port, generation) = self.some_port(id, tape);
-                Request::BindMac { req, port, generation, mac: MacAddr([2; 6]) }
+                Request::Bind {
+                    req,
+                    port,
+                    generation,
+                    mac: MacAddr([2; 6]),
+                    address: [0; 4],
+                    given: false,
+                }
             }
             5 => Request::Stats { req },
             6 => Request::Ping { req },
             // Any packet; what is none ends the connection before it comes here.
-            _ => return codec::decode_request(tape.take(22)).ok(),
+            _ => return codec::decode_request(tape.take(27)).ok(),
         })
     }
 
@@ -181,7 +194,7 @@ impl Helper {
         let now = self.start + Duration::from_nanos(NANOS_PER_TICK * self.ticks);
         let action = self.state.dispatch(ConnectionId(id), request, now);
         let req = id_of(&request);
-        match (expected, action) {
+        match (expected, action.clone()) {
             (Verdict::Open(port), Action::Open { port: PortId(taken), generation, .. }) => {
                 assert_eq!(taken, port, "another slot was taken");
                 assert_eq!(action, Action::Open { req, port: PortId(port), generation });
@@ -215,9 +228,15 @@ impl Helper {
 
     fn reply(&self, verdict: &Verdict, req: RequestId) -> Reply {
         match *verdict {
-            Verdict::Welcome => WELCOME,
+            Verdict::Welcome => Reply::Welcome {
+                proto: VERSION,
+                max_ports: self.model.max,
+                mtu: 1500,
+                gateway: [192, 168, 86, 1],
+                gateway_mac: MacAddr([2, 0, 0, 0, 0, 1]),
+            },
             Verdict::Refuse(code) => Reply::Err { req, code },
-            Verdict::Done => Reply::Done { req },
+            Verdict::Done | Verdict::Bound => Reply::Done { req },
             Verdict::Stats(ports, ports_in_all) => Reply::Stats { req, ports, ports_in_all },
             Verdict::Pong => Reply::Pong { req },
             _ => Reply::Err { req, code: ErrorCode::Kernel },
@@ -239,11 +258,11 @@ impl Helper {
         self.state.answered(ConnectionId(id));
         self.peer(id, |peer| peer.in_flight -= 1);
         if !well {
-            self.state.slots.shelve(PortId(port));
+            self.state.ports.shelve(PortId(port));
             return self.model.free(port, true);
         }
         self.links += 1;
-        let wanted = self.state.slots.opened(PortId(port), self.links);
+        let wanted = self.state.ports.opened(PortId(port), self.links);
         let held = self.model.used.get_mut(&port).expect("it is being made");
         assert_eq!(wanted, held.phase == Phase::Opening(id));
         if wanted {
@@ -258,7 +277,7 @@ impl Helper {
             return;
         }
         let (port, told) = self.deleting.remove(usize::from(pick) % self.deleting.len());
-        self.state.slots.freed(PortId(port));
+        self.state.ports.freed(PortId(port));
         self.model.free(port, false);
         if let Some(id) = told {
             self.state.answered(ConnectionId(id));
@@ -289,7 +308,7 @@ impl Helper {
             }
             _ => None,
         });
-        assert_eq!(self.state.slots.vanished(PortId(port), link), expected);
+        assert_eq!(self.state.ports.vanished(PortId(port), link), expected);
     }
 
     fn wait(&mut self, ticks: u64) {
@@ -312,7 +331,7 @@ impl Helper {
     }
 
     fn check(&self) {
-        let mut open: Vec<_> = self.state.slots.open_ports();
+        let mut open: Vec<_> = self.state.ports.open_ports();
         open.sort_unstable();
         let expected = self.model.used.iter().filter_map(|(port, held)| match held.phase {
             Phase::Open(id) => Some((PortId(*port), ConnectionId(id), Generation(held.generation))),
@@ -321,7 +340,7 @@ impl Helper {
         assert_eq!(open, expected.collect::<Vec<_>>());
         for (id, peer) in &self.model.peers {
             let id = ConnectionId(*id);
-            assert_eq!(self.state.slots.count(id), self.model.count(id.0));
+            assert_eq!(self.state.ports.count(id), self.model.count(id.0));
             assert_eq!(self.state.is_silent(id), !peer.greeted && !peer.resumed);
             assert!(peer.in_flight <= MAX_IN_FLIGHT);
         }
@@ -339,7 +358,7 @@ impl Helper {
             self.deleted(0);
         }
         self.check();
-        assert_eq!(self.state.slots.count(ConnectionId(0)), (0, 0));
+        assert_eq!(self.state.ports.count(ConnectionId(0)), (0, 0));
         assert!(self.model.used.is_empty());
     }
 }
@@ -349,7 +368,8 @@ fn id_of(request: &Request) -> RequestId {
         Request::Hello { .. } => 0,
         Request::Open { req, .. }
         | Request::Close { req, .. }
-        | Request::BindMac { req, .. }
+        | Request::Bind { req, .. }
+        | Request::OpenRoom { req, .. }
         | Request::Stats { req }
         | Request::Ping { req } => req,
     }

@@ -48,6 +48,8 @@ pub(crate) enum Verdict {
     Open(u32),
     Close(u32),
     Done,
+    /// Nothing is held to addresses.
+    Bound,
     Stats(u32, u32),
     Pong,
 }
@@ -111,7 +113,11 @@ impl Ports {
         };
         match *request {
             Request::Hello { .. } => unreachable!("it is dealt with above"),
-            Request::Open { .. } if self.stopping => Verdict::Refuse(ErrorCode::Stopping),
+            Request::Open { .. } | Request::OpenRoom { .. } if self.stopping => {
+                Verdict::Refuse(ErrorCode::Stopping)
+            }
+            // The one network has no rooms.
+            Request::OpenRoom { .. } => Verdict::Refuse(ErrorCode::NoSuchNetwork),
             Request::Open { network, .. } if network != 0 => {
                 Verdict::Refuse(ErrorCode::NoSuchNetwork)
             }
@@ -127,10 +133,9 @@ impl Ports {
                 Verdict::Close(port.0)
             }
             Request::Close { .. } if state.forgiven > 0 => Verdict::Done,
-            Request::BindMac { port, generation, .. } if holds(port.0, generation.0) => {
-                Verdict::Refuse(ErrorCode::Unsupported)
-            }
-            Request::Close { .. } | Request::BindMac { .. } => Verdict::HangUp(Misuse::NotItsPort),
+            // The one network has no locks.
+            Request::Bind { port, generation, .. } if holds(port.0, generation.0) => Verdict::Bound,
+            Request::Close { .. } | Request::Bind { .. } => Verdict::HangUp(Misuse::NotItsPort),
             Request::Stats { .. } => {
                 let (held, in_all) = self.count(peer);
                 Verdict::Stats(held, in_all)

@@ -17,7 +17,8 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
-use wsnic_proto::token_file::{Limits, NETWORK, OwnRate};
+use wsnic_proto::settings::NetworkName;
+use wsnic_proto::token_file::{Limits, OwnRate};
 
 /// Tokens that are verified, all in all: EdDSA takes some 50 µs.
 const MAX_VERIFIED: usize = 2;
@@ -178,9 +179,12 @@ fn identity(claims: Claims, now: SystemTime) -> Result<Identity, Why> {
     if claims.aud.is_some() {
         return Err(Why::Claims("aud is somebody else"));
     }
-    if claims.network.is_some_and(|network| network != NETWORK) {
-        return Err(Why::Claims("this version has one network, \"default\""));
-    }
+    let network = match claims.network {
+        Some(name) => {
+            Some(NetworkName::new(&name).ok_or(Why::Claims("network is no network's name"))?)
+        }
+        None => None,
+    };
     if claims.sub.as_ref().is_some_and(|sub| {
         sub.is_empty() || sub.len() > MAX_SUB || !sub.chars().all(shown::is_printable)
     }) {
@@ -198,7 +202,7 @@ fn identity(claims: Claims, now: SystemTime) -> Result<Identity, Why> {
         rate_down: OwnRate { bytes: claims.rate_down_bytes, frames: claims.rate_down_frames },
         session_time: claims.session_time,
     };
-    Ok(Identity::limited(claims.sub, Method::Signed, limits, Some(expires)))
+    Ok(Identity::limited(claims.sub, Method::Signed, network, limits, Some(expires)))
 }
 
 /// A NumericDate (RFC 7519 §2), parts of a second cut off.

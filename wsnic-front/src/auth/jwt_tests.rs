@@ -87,7 +87,7 @@ fn claims_that_do_not_fit_are_refused_and_are_no_guess() {
         (r#"{"exp":1e15}"#, "exp is no time"),
         (r#"{"exp":2000,"nbf":-1}"#, "nbf is no time"),
         (r#"{"exp":2000,"exp":3000}"#, "one is missing or has the wrong type"),
-        (r#"{"exp":2000,"network":"other"}"#, "this version has one network, \"default\""),
+        (r#"{"exp":2000,"network":"No name"}"#, "network is no network's name"),
         (r#"{"exp":2000,"aud":["others"]}"#, "aud is somebody else"),
         (r#"{"exp":2000,"max_clients":1}"#, "max_clients without sub"),
         (r#"{"exp":2000,"max_clients":-1}"#, "one is missing or has the wrong type"),

@@ -26,7 +26,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tokens::Tokens;
-use wsnic_proto::settings::{ClientCert, Door};
+use wsnic_proto::settings::{ClientCert, Door, NetworkName};
 use wsnic_proto::token_file::{Limits, OwnRate, TokenFileError};
 
 /// The text of a file, read before the sandbox or handed over at a reload.
@@ -100,6 +100,8 @@ pub struct Identity {
     pub name: Option<String>,
     /// By which proof.
     pub method: Method,
+    /// The network that the proof is for; None: for any that is not private.
+    pub network: Option<NetworkName>,
     /// His clients at the same time, for [`Names`]; 0: no limit.
     pub max_clients: u32,
     /// What he may send, where it differs from the general rate.
@@ -126,19 +128,21 @@ impl Identity {
     }
 
     /// Somebody to whom the general settings apply.
-    fn plain(name: Option<String>, method: Method) -> Identity {
-        Identity::limited(name, method, Limits::default(), None)
+    pub(crate) fn plain(name: Option<String>, method: Method) -> Identity {
+        Identity::limited(name, method, None, Limits::default(), None)
     }
 
     fn limited(
         name: Option<String>,
         method: Method,
+        network: Option<NetworkName>,
         limits: Limits,
         expires: Option<SystemTime>,
     ) -> Identity {
         Identity {
             name,
             method,
+            network,
             max_clients: limits.max_clients,
             rate_up: limits.rate_up,
             rate_down: limits.rate_down,
@@ -172,6 +176,9 @@ pub enum Why {
     /// Signed, for a time that has not come.
     #[error("the signed token is not valid yet")]
     TooEarly,
+    /// The network is private, or the proof is for another, or there is no such network.
+    #[error("not for this network")]
+    Network,
     /// Name and password do not fit, or there is no such name.
     #[error("name or password is wrong")]
     Password,
@@ -243,6 +250,11 @@ impl Auth {
             accounts: basic.map(Accounts::new).transpose()?.map(Arc::new),
             certificates: client_cert,
         })
+    }
+
+    /// The name of a token for a network that there is not, and the network's.
+    pub fn lost(&self, is_network: impl Fn(&NetworkName) -> bool) -> Option<(&str, &NetworkName)> {
+        self.tokens.iter().flat_map(Tokens::networks).find(|(_, network)| !is_network(network))
     }
 
     /// True if somebody without a proof may come in, whatever page he is on.

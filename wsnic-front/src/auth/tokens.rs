@@ -7,6 +7,7 @@ use super::{Identity, Method, Source, Why};
 use ring::digest::{SHA256, digest};
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
+use wsnic_proto::settings::NetworkName;
 use wsnic_proto::token_file::{self, Token, TokenFileError};
 
 /// Bytes of the longest text that is looked at as a token.
@@ -24,6 +25,12 @@ impl Tokens {
     pub fn new(source: &Source) -> Result<Tokens, TokenFileError> {
         let tokens = token_file::parse(&source.path.to_string_lossy(), &source.text)?;
         Ok(Tokens(tokens.into_iter().map(|token| (token.hash, token)).collect()))
+    }
+
+    /// The networks that tokens are for, each with the token's name.
+    pub fn networks(&self) -> impl Iterator<Item = (&str, &NetworkName)> {
+        let tokens = self.0.values();
+        tokens.filter_map(|token| Some((token.name.as_str(), token.network.as_ref()?)))
     }
 
     /// The holder of the first of these secrets that is good.
@@ -51,7 +58,8 @@ impl Tokens {
         if expires.is_some_and(|expires| expires <= now) {
             return Err(Why::Expired);
         }
-        Ok(Identity::limited(Some(token.name.clone()), Method::Token, token.limits, expires))
+        let (name, network) = (token.name.clone(), token.network.clone());
+        Ok(Identity::limited(Some(name), Method::Token, network, token.limits, expires))
     }
 }
 

@@ -10,7 +10,7 @@
 
 use super::bindings::{Binding, Bindings, Holder, State};
 use super::{HostName, Lease, PortKey};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use wsnic_proto::{MacAddr, Plan};
 
@@ -45,6 +45,8 @@ pub(super) struct Pool {
     next: u32,
     /// Indices below `next` that are free again and remembered for nobody.
     returned: BTreeSet<u32>,
+    /// Addresses that guests on open ports use without a lease.
+    statics: HashMap<u32, PortKey>,
     /// Declined addresses and when they may be given out again.
     aside: HashMap<u32, u64>,
     aside_order: BTreeSet<(u64, u32)>,
@@ -56,6 +58,8 @@ pub(super) struct Pool {
 struct Counts {
     declines: u8,
     releases: u8,
+    /// Addresses that its guest uses without a lease, the last ones.
+    statics: VecDeque<u32>,
 }
 
 /// Why an address is not the client's to use.
@@ -86,6 +90,7 @@ impl Pool {
             counts: HashMap::new(),
             next: 0,
             returned: BTreeSet::new(),
+            statics: HashMap::new(),
             aside: HashMap::new(),
             aside_order: BTreeSet::new(),
             loaded: Vec::new(),
@@ -138,6 +143,7 @@ impl Pool {
         mac: MacAddr,
         requested: Option<Ipv4Addr>,
     ) -> Option<Ipv4Addr> {
+        self.own_up(port, requested);
         let until = now.saturating_add(OFFER_TIME);
         if let Some(index) = self.bindings.index_of(mac)
             && let Some(mut binding) = self.bindings.take(index)
@@ -174,6 +180,7 @@ impl Pool {
         host_name: Option<HostName>,
     ) -> Result<Lease, Refusal> {
         let index = self.index(address).ok_or(Refusal::OutsidePool)?;
+        self.own_up(port, Some(address));
         let mut host_name = host_name;
         match self.bindings.index_of(mac) {
             Some(own) if own == index => {
@@ -190,6 +197,57 @@ impl Pool {
         let state = State::Leased { holder: Holder::Port(port), until };
         self.put(index, Binding { mac, host_name, state });
         Ok(lease)
+    }
+
+    /// `mac` uses `address` without having been given it: from now on nobody else is given it until
+    /// the port closes, if nobody has it whose port is open. False: somebody does.
+    pub(super) fn used(&mut self, port: PortKey, mac: MacAddr, address: Ipv4Addr) -> bool {
+        let Some(index) = self.index(address) else { return true };
+        match self.bindings.get(index) {
+            Some(binding) if binding.mac == mac => return true,
+            Some(Binding { state, .. }) => match state {
+                State::Offered { port: owner, .. }
+                | State::Leased { holder: Holder::Port(owner), .. }
+                    if *owner != port =>
+                {
+                    return false;
+                }
+                _ => self.forget(index),
+            },
+            None => {}
+        }
+        match self.statics.get(&index) {
+            Some(owner) => return *owner == port,
+            None => drop(self.statics.insert(index, port)),
+        }
+        self.returned.remove(&index);
+        let own = &mut self.counts.entry(port).or_default().statics;
+        own.push_back(index);
+        if own.len() > LEASES_PER_PORT
+            && let Some(oldest) = own.pop_front()
+        {
+            self.unused(oldest);
+        }
+        true
+    }
+
+    /// No guest uses the address without a lease any more.
+    fn unused(&mut self, index: u32) {
+        self.statics.remove(&index);
+        if self.is_fresh(index) {
+            self.give_back(index);
+        }
+    }
+
+    /// The guest on `port` asks for an address that it uses already.
+    fn own_up(&mut self, port: PortKey, address: Option<Ipv4Addr>) {
+        let index = address.and_then(|address| self.index(address));
+        if let Some(index) = index.filter(|index| self.statics.get(index) == Some(&port)) {
+            if let Some(counts) = self.counts.get_mut(&port) {
+                counts.statics.retain(|own| *own != index);
+            }
+            self.unused(index);
+        }
     }
 
     /// Takes back an offer that the client turned down.
@@ -277,7 +335,8 @@ impl Pool {
                 self.lapse(index);
             }
         }
-        self.counts.remove(&port);
+        let statics = self.counts.remove(&port).map(|counts| counts.statics).unwrap_or_default();
+        statics.into_iter().for_each(|index| self.unused(index));
     }
 
     /// Whether `mac` is offered or leases `address` on `port`.
@@ -314,7 +373,9 @@ impl Pool {
     }
 
     fn is_fresh(&self, index: u32) -> bool {
-        self.bindings.get(index).is_none() && !self.aside.contains_key(&index)
+        self.bindings.get(index).is_none()
+            && !self.aside.contains_key(&index)
+            && !self.statics.contains_key(&index)
     }
 
     fn oldest_of_full(&self, port: PortKey) -> Option<u32> {
@@ -360,7 +421,7 @@ impl Pool {
     }
 
     fn give_back(&mut self, index: u32) {
-        if index < self.next {
+        if index < self.next && !self.statics.contains_key(&index) {
             self.returned.insert(index);
         }
     }
@@ -400,6 +461,11 @@ impl Pool {
         for index in 0..self.next {
             let known = self.returned.contains(&index) || !self.is_fresh(index);
             assert!(known, "index {index} is lost");
+        }
+        let counted: usize = self.counts.values().map(|counts| counts.statics.len()).sum();
+        assert_eq!(counted, self.statics.len());
+        for index in self.statics.keys() {
+            assert!(!self.returned.contains(index), "a used address would be given out");
         }
     }
 }

@@ -118,6 +118,13 @@ impl Server {
         }
     }
 
+    /// Notes that the guest on `port` uses `address`, which it may have been given or not; `now` in
+    /// seconds since 1970. False: it is another's.
+    pub fn used(&mut self, now: u64, port: PortKey, mac: MacAddr, address: Ipv4Addr) -> bool {
+        self.pool.tick(now);
+        self.pool.used(port, mac, address)
+    }
+
     /// Notes that the session of `port` is over; `now` in seconds since 1970.
     pub fn port_closed(&mut self, now: u64, port: PortKey) {
         self.pool.tick(now);

@@ -1,7 +1,16 @@
 //! The firewall in the real kernel. Each test has its own network namespaces, which end with their
 //! threads; all tests need root and fail without it.
 
+mod attacks;
+mod elements;
+#[path = "../../../tests/src/frames.rs"]
+#[allow(dead_code)]
+mod frames;
+mod isolation;
+mod lan;
+mod locks;
 mod open;
+mod rooms;
 mod tables;
 mod traffic;
 mod world;
@@ -10,11 +19,22 @@ use super::*;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 use world::Netns;
+use wsnic_proto::settings::{GuestAccess, InterfaceName};
+use wsnic_proto::{MacAddr, Plan};
+
+/// One network, see [`network`].
+fn policy(access: GuestAccess) -> Policy {
+    only(network(access))
+}
+
+fn only(network: NetworkPolicy) -> Policy {
+    Policy { networks: vec![network], closed: vec![], host_firewall: HostFirewall::Report }
+}
 
 /// wsbr0 with the default subnet, the Internet by up0, DNS at 8.8.8.8.
-fn policy(access: GuestAccess) -> Policy {
-    Policy {
-        bridge: InterfaceName::new("wsbr0").unwrap(),
+fn network(access: GuestAccess) -> NetworkPolicy {
+    NetworkPolicy {
+        bridge: Bridge::One(InterfaceName::new("wsbr0").unwrap()),
         plan: Plan::new("192.168.86.0/24".parse().unwrap()).unwrap(),
         uplinks: vec![InterfaceName::new("up0").unwrap()],
         access,
@@ -22,9 +42,11 @@ fn policy(access: GuestAccess) -> Policy {
         deny: vec![],
         nameservers: vec![],
         resolver: Some(Ipv4Addr::new(8, 8, 8, 8)),
-        closed: vec![],
         dhcp_on_host: false,
-        host_firewall: HostFirewall::Report,
+        isolation: false,
+        locks: false,
+        allow_vlan: false,
+        max_multicast: 0,
     }
 }
 

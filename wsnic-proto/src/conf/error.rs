@@ -1,6 +1,7 @@
 //! Where a value comes from and what can be wrong with it: every text says where, what, and what to do.
 
-use super::Given;
+use super::{Given, MAX_SECTIONS};
+use crate::settings::NetworkName;
 use std::fmt::{self, Write as _};
 
 /// Where a value was given.
@@ -87,9 +88,10 @@ pub enum ConfError {
         /// Its text.
         text: String,
     },
-    /// A `[section]`.
+    /// A `[section]` of no network.
     #[error(
-        "{origin}: {} starts a section, which no version of wsnic.conf has: remove the line",
+        "{origin}: {} is no section that wsnic knows: write [network NAME], NAME of letters, digits, \
+         - and _ in lower case, or remove the line",
         quoted(.text)
     )]
     Section {
@@ -97,6 +99,53 @@ pub enum ConfError {
         origin: Origin,
         /// Its text.
         text: String,
+    },
+    /// A section of the network that needs none.
+    #[error(
+        "{origin}: the network default has no section: its options stand before the first section"
+    )]
+    DefaultSection {
+        /// The line.
+        origin: Origin,
+    },
+    /// Two sections have one name.
+    #[error(
+        "{origin}: network {name} has a section already in {first}: put both together, or give this \
+         one another name"
+    )]
+    SameNetwork {
+        /// The second section.
+        origin: Origin,
+        /// The name.
+        name: NetworkName,
+        /// The first section.
+        first: Origin,
+    },
+    /// More networks than there can be.
+    #[error("{origin}: there can be {MAX_SECTIONS} sections at most")]
+    TooManyNetworks {
+        /// The section that is one too many.
+        origin: Origin,
+    },
+    /// An option in a section that belongs to the whole program.
+    #[error("{origin}: {key} is no option of a network: put it before the first section")]
+    NotOfNetwork {
+        /// The line.
+        origin: Origin,
+        /// The option's name there.
+        key: String,
+    },
+    /// A network that cannot be made as its section says.
+    #[error("{origin}: network {name} {problem}: {remedy}")]
+    Network {
+        /// Its section.
+        origin: Origin,
+        /// Its name.
+        name: NetworkName,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: String,
     },
     /// An option has two values.
     #[error(

@@ -145,8 +145,9 @@ pub static OPTIONS: &[OptionSpec] = &[
         metavar: "COUNT",
         kind: Kind::Number { min: 1, max: MAX_SLOTS },
         default: "1000",
-        help: "Clients that may be connected at the same time. Each needs two open files, so that \
-               many thousands need a higher limit (ulimit -Hn), and an address: see subnet.",
+        help: "Clients of the network that may be connected at the same time. Each needs two open \
+               files, so that many thousands need a higher limit (ulimit -Hn), and an address: see \
+               subnet.",
         ..SERVER
     },
     OptionSpec {
@@ -156,6 +157,15 @@ pub static OPTIONS: &[OptionSpec] = &[
         default: "yes",
         help: "Whether browsers that open the server's address get a page that tests the server. \
                With no they get a short text.",
+        ..SERVER
+    },
+    OptionSpec {
+        id: OptionId::StrictPaths,
+        name: "strict_paths",
+        kind: Kind::Flag,
+        default: "no",
+        help: "Whether a path that names no network is refused. With no it leads to the network \
+               default, as it always did.",
         ..SERVER
     },
     OptionSpec {
@@ -414,6 +424,81 @@ pub static OPTIONS: &[OptionSpec] = &[
         kind: Kind::Number { min: 1, max: 60_000 },
         default: "100",
         help: "How much may come at once after a pause, as the time in which the rate would bring it. Of each of the rate_limit options.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::Isolation,
+        name: "isolation",
+        kind: Kind::Flag,
+        default: "no",
+        help: "Whether guests are kept apart. With yes each reaches the gateway and what lies behind \
+               it, and no other guest.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::Locks,
+        name: "locks",
+        kind: Kind::Flag,
+        default: "yes",
+        help: "Whether the kernel holds each guest to its own addresses. No guest can then take \
+               another's MAC or IPv4 address or the gateway's, play DHCP server or IPv6 router, or \
+               flood the network with frames to many.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::MaxMacs,
+        name: "max_macs",
+        metavar: "COUNT",
+        kind: Kind::Number { min: 1, max: 64 },
+        default: "1",
+        help: "MAC addresses that one guest may have, while locks is on. More than one for machines \
+               that bridge others. A new one takes the place of the oldest.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::MaxMulticast,
+        name: "max_multicast",
+        metavar: "COUNT",
+        kind: Kind::Number { min: 0, max: 1_000_000 },
+        default: "1000",
+        help: "Broadcast and multicast frames that each guest may send in a second, while locks is \
+               on. 0 is no limit. They reach every guest.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::Private,
+        name: "private",
+        kind: Kind::Flag,
+        default: "no",
+        help: "Whether only proofs that name this network let in. With no, who may come in at all may \
+               choose it by the path.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::Rooms,
+        name: "rooms",
+        kind: Kind::Flag,
+        default: "no",
+        help: "Whether each /NAME/SECRET is a network of its own. It is made for its first guest and \
+               removed after its last. In a [network NAME] section only.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::MaxRooms,
+        name: "max_rooms",
+        metavar: "COUNT",
+        kind: Kind::Number { min: 1, max: 1000 },
+        default: "64",
+        help: "Rooms at the same time.",
+        ..NETWORK
+    },
+    OptionSpec {
+        id: OptionId::RoomPrefix,
+        name: "room_prefix",
+        metavar: "BITS",
+        kind: Kind::Number { min: 9, max: 30 },
+        default: "24",
+        help: "Prefix length of each room's subnet, which is a part of subnet.",
         ..NETWORK
     },
     OptionSpec {

@@ -2,11 +2,11 @@
 
 use super::{
     ClientCert, Dhcp, DhcpService, Door, Facts, GuestAccess, HostFirewall, InterfaceName, Nat,
-    Rate, Sandbox,
+    NetworkName, Rate, Rooms, Sandbox,
 };
 use super::{Network, Server, Settings, parse};
 use crate::address::{Cidr, IpBlock, Plan};
-use crate::conf::{ConfError, ConfFile, Given, Layer, Origin, Warning, quoted};
+use crate::conf::{ConfError, ConfFile, Given, Layer, Origin, Section, Warning, quoted};
 use crate::options::{Kind, OptionId};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
@@ -37,8 +37,56 @@ pub fn resolve(
         *environment = &NOTHING;
         resolver.warn_of_unused_environment();
     }
-    let settings = resolver.settings()?;
-    Ok((settings, resolver.warnings))
+    let mut settings = resolver.settings()?;
+    let mut warnings = resolver.warnings;
+    for section in &file.sections {
+        let (network, more) = of_section(section, &settings)?;
+        settings.others.push(network);
+        warnings.extend(more);
+    }
+    Ok((settings, warnings))
+}
+
+/// The network of a section: what the section does not say is the option's default.
+fn of_section(
+    section: &Section,
+    settings: &Settings,
+) -> Result<(Network, Vec<Warning>), ConfError> {
+    let facts = Facts::default();
+    let mut resolver = Resolver {
+        layers: [&section.layer, &NOTHING, &NOTHING],
+        facts: &facts,
+        warnings: Vec::new(),
+    };
+    let wrong = |problem: String, remedy: &str| ConfError::Network {
+        origin: section.origin.clone(),
+        name: section.name.clone(),
+        problem,
+        remedy: remedy.to_owned(),
+    };
+    if resolver.given(OptionId::Subnet).origin == Origin::Default {
+        return Err(wrong(
+            "has no subnet".to_owned(),
+            "write subnet= with a block that no other network has, such as 10.86.1.0/24",
+        ));
+    }
+    let mut network = resolver.network(section.name.clone())?;
+    // What belongs to the machine is said once.
+    network.host_firewall = settings.network.host_firewall;
+    network.offloads = settings.network.offloads;
+    let subnet = network.plan.subnet();
+    if let Some(other) = settings.networks().find(|other| other.plan.subnet().overlaps(subnet)) {
+        let taken = other.plan.subnet();
+        let problem = format!("has the subnet {subnet}, which meets {taken} of {}", other.name);
+        return Err(wrong(problem, "give each network a subnet of its own"));
+    }
+    let file = network.dhcp.lease_file.as_ref();
+    let shares = |other: &&Network| file.is_some() && other.dhcp.lease_file.as_ref() == file;
+    if let Some(other) = settings.networks().find(shares) {
+        let problem = format!("has the dhcp_lease_file of network {}", other.name);
+        return Err(wrong(problem, "give each network a lease file of its own"));
+    }
+    Ok((network, resolver.warnings))
 }
 
 static NOTHING: Layer = Layer::new();
@@ -54,8 +102,13 @@ impl Resolver<'_> {
     fn settings(&mut self) -> Result<Settings, ConfError> {
         let server = self.server()?;
         let door = self.door()?;
-        let network = self.network()?;
-        let dhcp = self.dhcp(&network)?;
+        let network = self.network(NetworkName::default())?;
+        if network.rooms.is_some() {
+            return Err(self.given(OptionId::Rooms).error(
+                "makes rooms of the network default, which every other path leads to",
+                "write it below a line [network NAME]",
+            ));
+        }
         if self.flag(OptionId::EnableIperf)? == Some(true) {
             let text = format!(
                 "enable_iperf is ignored: run iperf3 -s -B {} on this machine",
@@ -75,7 +128,7 @@ impl Resolver<'_> {
             server,
             door,
             network,
-            dhcp,
+            others: Vec::new(),
             helper_socket,
             admin_socket,
             user,
@@ -106,8 +159,8 @@ impl Resolver<'_> {
             })?,
             listen_mode: self.required(OptionId::ListenMode, "is no such mode", parse::mode)?,
             listen_owner: self.optional(OptionId::ListenOwner, "names no user", parse::owner)?,
-            max_clients: self.number(OptionId::MaxClients)?,
             page: self.flag(OptionId::Page)?.unwrap_or(true),
+            strict_paths: self.flag(OptionId::StrictPaths)?.unwrap_or(false),
         };
         self.check_tls(server)
     }
@@ -168,13 +221,32 @@ impl Resolver<'_> {
         })
     }
 
-    fn network(&mut self) -> Result<Network, ConfError> {
+    fn network(&mut self, name: NetworkName) -> Result<Network, ConfError> {
         let given = self.given(OptionId::Subnet);
         let remedy = "give an IPv4 block from /8 to /30 such as 192.168.86.0/24";
         let block: Cidr =
             given.value.parse().map_err(|error| given.error(format!("({error})"), remedy))?;
         let plan = Plan::new(block).map_err(|error| given.error(format!("({error})"), remedy))?;
-        Ok(Network {
+        let mut network = Network {
+            name,
+            max_clients: self.number(OptionId::MaxClients)?,
+            private: self.flag(OptionId::Private)?.unwrap_or(false),
+            rooms: self.rooms(plan)?,
+            isolation: self.flag(OptionId::Isolation)?.unwrap_or(false),
+            locks: self.flag(OptionId::Locks)?.unwrap_or(true),
+            max_macs: self.number(OptionId::MaxMacs)?,
+            max_multicast: self.number(OptionId::MaxMulticast)?,
+            dhcp: Dhcp {
+                service: self.word(OptionId::DhcpService, &DhcpService::WORDS)?,
+                lease_file: self.path(OptionId::DhcpLeaseFile),
+                lease_time: self.number(OptionId::DhcpLeaseTime)?,
+                domain_name: self.optional(
+                    OptionId::DhcpDomainName,
+                    "is not a domain name",
+                    parse::domain,
+                )?,
+                nameservers: Vec::new(),
+            },
             plan,
             mtu: self.number(OptionId::Mtu)?,
             nat: self.nat()?,
@@ -193,7 +265,51 @@ impl Resolver<'_> {
                 frames: self.number(OptionId::RateLimitDownFrames)?,
             },
             rate_burst_ms: self.number(OptionId::RateLimitBurst)?,
-        })
+        };
+        network.dhcp.nameservers = self.nameservers(&network)?;
+        if network.rooms.is_some() {
+            self.refuse_in_rooms(&network)?;
+        }
+        Ok(network)
+    }
+
+    fn rooms(&self, plan: Plan) -> Result<Option<Rooms>, ConfError> {
+        let (max, prefix_len): (u32, u8) =
+            (self.number(OptionId::MaxRooms)?, self.number(OptionId::RoomPrefix)?);
+        if self.flag(OptionId::Rooms)? != Some(true) {
+            return Ok(None);
+        }
+        let given = self.given(OptionId::RoomPrefix);
+        let subnet = plan.subnet();
+        if prefix_len <= subnet.prefix_len() {
+            return Err(given.error(
+                format!("is no part of the subnet {subnet}"),
+                format!("give a number from {} to 30", subnet.prefix_len() + 1),
+            ));
+        }
+        let has = 1_u32 << (prefix_len - subnet.prefix_len()).min(31);
+        if self.given(OptionId::MaxRooms).origin != Origin::Default && max > has {
+            return Err(self.given(OptionId::MaxRooms).error(
+                format!("is more than the {has} rooms of /{prefix_len} that {subnet} has"),
+                "give fewer, a larger subnet, or a longer room_prefix",
+            ));
+        }
+        Ok(Some(Rooms { max: max.min(has), prefix_len }))
+    }
+
+    /// What rooms, which come and go, cannot have.
+    fn refuse_in_rooms(&self, network: &Network) -> Result<(), ConfError> {
+        if network.dhcp.service == DhcpService::Dnsmasq {
+            return Err(self
+                .given(OptionId::DhcpService)
+                .error("cannot serve rooms, which come and go", "give builtin or disabled"));
+        }
+        if network.dhcp.lease_file.is_some() {
+            return Err(self
+                .given(OptionId::DhcpLeaseFile)
+                .error("would outlive the rooms whose leases it keeps", "remove the line"));
+        }
+        Ok(())
     }
 
     fn nat(&mut self) -> Result<Nat, ConfError> {
@@ -216,20 +332,6 @@ impl Resolver<'_> {
             (Some(false), _) | (None, None) => Nat::Off,
             (_, Some(name)) => Nat::Interface(name),
             (Some(true), None) => Nat::DefaultRoute,
-        })
-    }
-
-    fn dhcp(&mut self, network: &Network) -> Result<Dhcp, ConfError> {
-        Ok(Dhcp {
-            service: self.word(OptionId::DhcpService, &DhcpService::WORDS)?,
-            lease_file: self.path(OptionId::DhcpLeaseFile),
-            lease_time: self.number(OptionId::DhcpLeaseTime)?,
-            domain_name: self.optional(
-                OptionId::DhcpDomainName,
-                "is not a domain name",
-                parse::domain,
-            )?,
-            nameservers: self.nameservers(network)?,
         })
     }
 

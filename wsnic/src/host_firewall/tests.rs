@@ -70,8 +70,16 @@ fn sh(host: &Netns, script: &str) {
     assert!(output.status.success(), "{script}: {output:?}");
 }
 
-fn uplink() -> [InterfaceName; 1] {
-    [InterfaceName::new("up0").unwrap()]
+fn uplink() -> [Way; 1] {
+    let uplinks = vec![InterfaceName::new("up0").unwrap()];
+    [Way { bridge: "wsbr0".to_owned(), prefix: None, uplinks }]
+}
+
+#[test]
+fn remedies_for_rooms_name_the_bridges_of_all_of_them() {
+    let way =
+        Way { bridge: "wsbr1r0".to_owned(), prefix: Some("wsbr1r".to_owned()), uplinks: vec![] };
+    assert_eq!((way.plus(), way.star()), ("wsbr1r+".to_owned(), "'\"wsbr1r*\"'".to_owned()));
 }
 
 fn found(host: &Netns) -> Vec<Obstacle> {

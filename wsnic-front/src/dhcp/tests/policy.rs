@@ -247,3 +247,29 @@ fn a_large_network_answers_a_burst_without_walking_its_pool() {
     server.pool().check();
     assert!(given.contains(&Ipv4Addr::new(10, 0, 78, 33)));
 }
+
+#[test]
+fn an_address_that_a_guest_uses_without_a_lease_is_given_to_nobody_else() {
+    let mut server = server("192.168.86.0/29");
+    assert!(server.used(NOW, PortKey(1), mac(1), address(2)));
+    assert!(server.used(NOW, PortKey(1), mac(1), address(3)));
+    assert!(!server.used(NOW, PortKey(2), mac(2), address(2)), "it is another's");
+    assert_eq!(lease(&mut server, 0, 2, 2), address(4), "the first that is free");
+    assert_eq!(lease(&mut server, 0, 1, 1), address(5));
+    server.port_closed(NOW, PortKey(1));
+    assert!(server.used(NOW, PortKey(2), mac(3), address(2)), "its user has left");
+    server.pool().check();
+}
+
+#[test]
+fn a_guest_may_lease_the_address_that_it_uses_and_none_may_use_anothers_lease() {
+    let mut server = server("192.168.86.0/29");
+    assert!(server.used(NOW, PortKey(1), mac(1), address(4)));
+    let kept = ask(&mut server, 0, 1, &Ask::init_reboot(1, address(4))).unwrap();
+    assert_eq!(kept.kind(), MessageType::Ack);
+    assert_eq!(lease(&mut server, 0, 2, 2), address(2));
+    assert!(!server.used(NOW, PortKey(1), mac(1), address(2)));
+    assert!(server.used(NOW, PortKey(2), mac(2), address(2)), "it has it");
+    assert!(server.used(NOW, PortKey(1), mac(7), address(1)), "not the pool's business");
+    server.pool().check();
+}

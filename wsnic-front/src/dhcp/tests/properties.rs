@@ -6,6 +6,7 @@ use std::collections::HashSet;
 
 #[derive(Debug, Clone)]
 enum Step {
+    Use { port: u64, number: u32, last: u8 },
     Send { port: u64, number: u32, kind: u8, address: u8, wish: bool, server: bool },
     Close { port: u64 },
     Wait { seconds: u64 },
@@ -25,6 +26,11 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         12 => send,
         1 => (0_u64..4).prop_map(|port| Step::Close { port }),
+        1 => (0_u64..4, 0_u32..6, 0_u8..12).prop_map(|(port, number, last)| Step::Use {
+            port,
+            number,
+            last,
+        }),
         2 => (0_u64..400).prop_map(|seconds| Step::Wait { seconds }),
     ]
 }
@@ -35,6 +41,10 @@ fn play(server: &mut Server, steps: Vec<Step>) {
         match step {
             Step::Wait { seconds } => now += seconds,
             Step::Close { port } => server.port_closed(now, PortKey(port)),
+            Step::Use { port, number, last } => {
+                server.used(now, PortKey(port), mac(number), address(last));
+                server.pool().check();
+            }
             Step::Send { port, number, kind, address: last, wish, server: named } => {
                 let mut question = Ask::new(MessageType::from(kind), mac(number));
                 // Half of them mean the address that they have.

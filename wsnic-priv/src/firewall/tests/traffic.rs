@@ -68,9 +68,9 @@ fn lan_access_adds_private_ranges_and_still_hides_host_and_metadata() {
 #[test]
 fn all_access_reaches_everything_but_denied_blocks() {
     let world = World::new();
-    let mut policy = policy(GuestAccess::All);
+    let mut policy = network(GuestAccess::All);
     policy.deny = vec!["10.0.0.0/8".parse().unwrap(), "192.168.1.1/32".parse().unwrap()];
-    let _firewall = install(&world, policy);
+    let _firewall = install(&world, only(policy));
     assert_tcp(
         &world,
         &[
@@ -88,10 +88,10 @@ fn all_access_reaches_everything_but_denied_blocks() {
 #[test]
 fn deny_wins_over_allow_and_allow_over_access() {
     let world = World::new();
-    let mut policy = policy(GuestAccess::Internet);
+    let mut policy = network(GuestAccess::Internet);
     policy.allow = vec!["192.168.1.0/24".parse().unwrap(), "10.9.9.9/32".parse().unwrap()];
     policy.deny = vec!["10.0.0.0/8".parse().unwrap(), "8.8.4.0/24".parse().unwrap()];
-    let _firewall = install(&world, policy);
+    let _firewall = install(&world, only(policy));
     assert_tcp(
         &world,
         &[
@@ -115,11 +115,12 @@ fn deny_cuts_connections_that_stand() {
     let timeout = Some(std::time::Duration::from_millis(500));
     server.set_read_timeout(timeout).unwrap();
     let mut byte = [0];
-    let policy = policy(GuestAccess::Internet);
-    firewall.update(&policy).unwrap();
+    let policy = network(GuestAccess::Internet);
+    firewall.update(&only(policy.clone())).unwrap();
     client.write_all(b"a").unwrap();
     server.read_exact(&mut byte).expect("an update alone cuts nothing");
-    firewall.update(&Policy { deny: vec!["8.8.4.4/32".parse().unwrap()], ..policy }).unwrap();
+    let deny = vec!["8.8.4.4/32".parse().unwrap()];
+    firewall.update(&only(NetworkPolicy { deny, ..policy })).unwrap();
     client.write_all(b"b").unwrap();
     server.read_exact(&mut byte).unwrap_err();
 }
@@ -127,39 +128,43 @@ fn deny_cuts_connections_that_stand() {
 #[test]
 fn dns_at_the_gateway_is_translated_by_udp_and_tcp() {
     let world = World::new();
-    let mut denied = policy(GuestAccess::Internet);
+    let mut denied = network(GuestAccess::Internet);
     denied.deny = vec!["8.8.8.8/32".parse().unwrap()];
-    let mut firewall = install(&world, denied);
+    let mut firewall = install(&world, only(denied));
     assert_eq!(world.guest.udp("192.168.86.1:53"), WAN);
     assert_eq!(world.guest.tcp("192.168.86.1:53"), WAN);
     assert_eq!(world.guest.udp("8.8.8.8:53"), "refused", "denied by its own address");
 
-    let on_lan =
-        Policy { resolver: Some([192, 168, 1, 50].into()), ..policy(GuestAccess::Internet) };
-    firewall.update(&on_lan).unwrap();
+    let on_lan = NetworkPolicy {
+        resolver: Some([192, 168, 1, 50].into()),
+        ..network(GuestAccess::Internet)
+    };
+    firewall.update(&only(on_lan)).unwrap();
     assert_eq!(world.guest.udp("192.168.86.1:53"), "192.168.1.1");
     assert_eq!(world.guest.tcp("192.168.86.1:53"), "192.168.1.1");
     assert_eq!(world.guest.udp("192.168.1.50:53"), "refused");
     assert_eq!(world.guest.tcp("192.168.1.50:80"), "refused");
 
     world.host.serve(53);
-    let on_host =
-        Policy { resolver: Some([93, 184, 216, 1].into()), ..policy(GuestAccess::Internet) };
-    firewall.update(&on_host).unwrap();
+    let on_host = NetworkPolicy {
+        resolver: Some([93, 184, 216, 1].into()),
+        ..network(GuestAccess::Internet)
+    };
+    firewall.update(&only(on_host.clone())).unwrap();
     assert_eq!(world.guest.udp("192.168.86.1:53"), "192.168.86.2");
     assert_eq!(world.guest.tcp("192.168.86.1:53"), "192.168.86.2");
     assert_eq!(world.guest.tcp("93.184.216.1:53"), "refused");
 
-    firewall.update(&Policy { resolver: None, ..on_host }).unwrap();
+    firewall.update(&only(NetworkPolicy { resolver: None, ..on_host })).unwrap();
     assert_eq!(world.guest.udp("192.168.86.1:53"), "refused");
 }
 
 #[test]
 fn announced_name_servers_are_reached_at_port_53_only() {
     let world = World::new();
-    let mut policy = policy(GuestAccess::Internet);
+    let mut policy = network(GuestAccess::Internet);
     policy.nameservers = vec![[192, 168, 1, 50].into()];
-    let _firewall = install(&world, policy);
+    let _firewall = install(&world, only(policy));
     assert_eq!(world.guest.udp("192.168.1.50:53"), "192.168.1.1");
     assert_eq!(world.guest.tcp("192.168.1.50:53"), "192.168.1.1");
     assert_eq!(world.guest.udp("192.168.1.50:80"), "refused");
@@ -169,10 +174,10 @@ fn announced_name_servers_are_reached_at_port_53_only() {
 #[test]
 fn without_uplink_nothing_is_forwarded() {
     let world = World::new();
-    let mut policy = policy(GuestAccess::All);
+    let mut policy = network(GuestAccess::All);
     policy.uplinks.clear();
     policy.allow = vec!["8.8.8.8/32".parse().unwrap()];
-    let _firewall = install(&world, policy);
+    let _firewall = install(&world, only(policy));
     assert_tcp(&world, &[("8.8.8.8:80", "refused"), ("192.168.1.50:80", "refused")]);
     assert_eq!(world.guest.tcp("192.168.86.1:80"), "192.168.86.2");
 }

@@ -1,7 +1,7 @@
 //! Noticing that the holder of a TAP's fd has issued an ioctl on it.
 //!
 //! The front-end issues none, its system call filter kills it for trying: a TAP that is not as the
-//! helper made it means that somebody else speaks with the front-end's voice. `server.rs` compares
+//! helper made it means that somebody else speaks with the front-end's voice. the helper compares
 //! each change that rtnetlink tells of a port; pure decision, no system call.
 //!
 //! Measured on Linux 6.18 (every row is one RTM_NEWLINK, or none):
@@ -18,8 +18,8 @@
 //! What is not noticed harms the holder's own frames only; the filter alone forbids it. What an
 //! administrator may do (MTU, up and down, a note) changes none of what is compared.
 
+use crate::Link;
 use netlink_packet_core::Nla;
-use wsnic_host::Link;
 
 /// What is different about a TAP from how it was made, if anything is that only its holder changes.
 pub fn changed(made: &Link, now: &Link) -> Option<&'static str> {

@@ -1,0 +1,47 @@
+//! What the locks cost: one server with all of them beside one with none, in turns.
+
+use super::small;
+use crate::client::Client;
+use crate::flow;
+use crate::options::Options;
+use crate::stage::{Guest, Stage};
+use crate::table::{Bound, Row, Table, median, rounded};
+
+/// Server's processor time with locks for that without.
+const BAR: Bound = Bound::AtMost(1.10);
+
+/// TCP in super-frames, and small frames one by one.
+pub fn run(options: &Options, table: &mut Table) {
+    let stages = ["", "locks = no\n"].map(Stage::wsnic);
+    for (from_guest, way) in [(true, "from"), (false, "to")] {
+        let guests = stages.each_ref().map(|stage| Guest::join(stage, 0, true));
+        let rounds: Vec<[f64; 2]> = (0..options.rounds)
+            .map(|_| {
+                [0, 1].map(|at| {
+                    let (stage, guest) = (&stages[at], &guests[at]);
+                    let sample =
+                        flow::window(stage, guest, from_guest, options.warm_up, options.window);
+                    sample.cpu_per_gigabyte
+                })
+            })
+            .collect();
+        add(table, &format!("TCP {way} guest with locks, server's CPU"), "s/GB", &rounds);
+    }
+    let clients = stages.each_ref().map(|stage| Client::join(stage, 0));
+    let sinks = stages.each_ref().map(small::sink);
+    for way in ["from", "to"] {
+        let rounds: Vec<[f64; 2]> = (0..options.rounds)
+            .map(|_| [0, 1].map(|at| small::one(way, options, &stages[at], &clients[at]).1))
+            .collect();
+        add(table, &format!("64-byte UDP frames {way} guest with locks, CPU"), "s/M", &rounds);
+    }
+    drop((sinks, clients));
+    stages.into_iter().rev().for_each(Stage::end);
+}
+
+fn add(table: &mut Table, what: &str, unit: &'static str, rounds: &[[f64; 2]]) {
+    let middle = |at: usize| median(rounds.iter().map(|round| round[at]).collect());
+    let ratio = median(rounds.iter().map(|[with, without]| with / without).collect());
+    let to = format!("to {} with locks=no", rounded(middle(1)));
+    table.add(Row::of(what, unit, middle(0)).ratio(to, ratio, Some(BAR)));
+}
