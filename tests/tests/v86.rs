@@ -90,6 +90,22 @@ fn linux_in_v86_gets_on_the_internet_through_virtio() {
     linux_in_v86_gets_on_the_internet("virtio");
 }
 
+/// What two tabs do that restore one saved machine, and what a machine does that takes a new address.
+#[test]
+fn machines_restored_from_one_state_work_with_a_changed_mac_and_one_at_a_time_with_a_cloned_one() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let mut command = v86::node("restored.mjs");
+    command.args([URL, &address::GATEWAY.to_string()]);
+    let output = lab.srv.output(&mut command);
+    let text = String::from_utf8_lossy(&output.stdout);
+    println!("{text}\n{}", server.log());
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(server.log().contains("a guest may not use its address"), "{}", server.log());
+    server.stop();
+    lab.finish();
+}
+
 fn unhex(text: &str) -> Vec<u8> {
     let byte = |at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex");
     (0..text.len()).step_by(2).map(byte).collect()

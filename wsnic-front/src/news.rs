@@ -25,6 +25,7 @@ pub struct News {
     text: Cell<bool>,
     wanted: Cell<Option<MacAddr>>,
     refused: Cell<Option<(Pair, OpenError)>>,
+    had_refused: Cell<Option<Pair>>,
 }
 
 impl News {
@@ -33,6 +34,8 @@ impl News {
         match item {
             Item::Text => self.text.set(!self.had_text.replace(true) || self.text.get()),
             Item::Wanted(mac) => self.wanted.set(Some(mac)),
+            // Once for each address in a row, however often the guest tries.
+            Item::Refused(pair, _) if self.had_refused.replace(Some(pair)) == Some(pair) => {}
             Item::Refused(pair, why) => self.refused.set(Some((pair, why))),
         }
         self.there.notify_one();

@@ -34,6 +34,12 @@ job_dhcp() {
 	say dhcp $? lease "$(cat /tmp/lease 2>/dev/null)"
 }
 
+# Another card, and the same machine behind it.
+job_newmac() {
+	ip link set "$NIC" down && ip link set "$NIC" address "$1" && ip link set "$NIC" up
+	say newmac $? mac "$(cat "/sys/class/net/$NIC/address")"
+}
+
 job_ping() {
 	ping -c 3 -W 2 -s "${2:-56}" "$1" > /tmp/ping.log 2>&1
 	say ping $? host "$1" summary "$(grep received /tmp/ping.log)"
