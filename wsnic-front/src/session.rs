@@ -240,13 +240,20 @@ struct Welcome {
     early: Vec<u8>,
 }
 
+impl Welcome {
+    /// Gives the memory back that was on its way from the handshake to the session.
+    fn unboxed(self: Box<Welcome>) -> Welcome {
+        *self
+    }
+}
+
 /// Reads and judges what a client says of itself; answers what is no WebSocket.
 async fn handshake(
     context: &Context,
     socket: Socket,
     peer: Option<SocketAddr>,
     speaks: Speaks,
-) -> Option<Welcome> {
+) -> Option<Box<Welcome>> {
     let mut client = Client { peer, behind: None };
     let deadline = tokio::time::Instant::now() + HEAD_LIMIT;
     let opened = open(context, socket, &mut client, speaks);
@@ -272,15 +279,10 @@ async fn handshake(
             bytes.drain(..head);
             match enter(context, &stream, client, &accept).await {
                 Ok((identity, choice, counted)) => {
-                    return Some(Welcome {
-                        stream,
-                        client,
-                        identity,
-                        choice,
-                        counted,
-                        accept,
-                        early: bytes,
-                    });
+                    let early = bytes;
+                    let welcome =
+                        Welcome { stream, client, identity, choice, counted, accept, early };
+                    return Some(Box::new(welcome));
                 }
                 Err(refusal) => refusal,
             }
@@ -420,7 +422,8 @@ async fn farewell(stream: &Stream, answer: &str, limit: Duration) {
 /// until it closes too.
 async fn linger(stream: &Stream, limit: usize) -> io::Result<()> {
     stream.shut_down_write().await?;
-    let mut scrap = [0; 4096];
+    // Not in the future of the session, which would be as much larger for as long as it lasts.
+    let mut scrap = vec![0; 4096];
     let mut seen = 0;
     while seen < limit {
         match stream.read(&mut scrap).await? {
@@ -431,8 +434,9 @@ async fn linger(stream: &Stream, limit: usize) -> io::Result<()> {
     Ok(())
 }
 
-async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
-    let Welcome { stream, client, identity, choice, counted: of_kind, accept, early } = welcome;
+async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted) {
+    let Welcome { stream, client, identity, choice, counted: of_kind, accept, early } =
+        welcome.unboxed();
     let Choice { network, room } = choice;
     let port = match context.helper.open(network.number, room).await {
         Ok(port) => port,
@@ -467,6 +471,9 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
         .locks
         .then(|| Guest::new(Rc::clone(&context.helper), id, generation, options.max_macs as usize));
     let greeting = stream.write_all(accept.response().as_bytes()).await;
+    let is_vpn_ws = accept.is_vpn_ws;
+    // What is left lasts as long as the session: nothing of its head is kept.
+    drop(accept);
     let burst = Duration::from_millis(options.rate_burst_ms.into());
     let limit = |rate| Limiter::new(rate, burst, started);
     let limits = (
@@ -483,12 +490,12 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
     let counters = Rc::clone(&shuttle.counters);
     let place = Place { network: Rc::clone(&network), room, port: name.clone() };
     let listed = context.sessions.list(client, identity.label(), place, counters);
-    let hold_back = if accept.is_vpn_ws { VPN_WS_HOLD_BACK } else { Duration::ZERO };
+    let hold_back = if is_vpn_ws { VPN_WS_HOLD_BACK } else { Duration::ZERO };
     let mut shutdown = context.shutdown.clone();
     let end = match greeting {
         Err(_) => End::Lost,
         Ok(()) => tokio::select! {
-            end = shuttle.run(early, ws::Decoder::new(accept.is_vpn_ws), hold_back) => end,
+            end = shuttle.run(early, ws::Decoder::new(is_vpn_ws), hold_back) => end,
             () = lost.notified() => End::PortLost,
             () = listed.session.kicked() => End::Kicked,
             end = hear_news(context, &shuttle, &listed, client) => end,
