@@ -31,6 +31,7 @@ NEEDED="
 	apache2:apache2
 	htpasswd:apache2-utils
 	haproxy:haproxy
+	promtool:prometheus
 	chromium:chromium
 	certutil:libnss3-tools
 	python3:python3

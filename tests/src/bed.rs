@@ -15,10 +15,11 @@ use tempfile::TempDir;
 
 /// The sockets that start wsnic's services, and the services, in an order in which they can be
 /// stopped.
-pub const UNITS: [&str; 6] = [
+pub const UNITS: [&str; 7] = [
     "wsnic-front.socket",
     "wsnic-front-wss.socket",
     "wsnic-front-admin.socket",
+    "wsnic-front-metrics.socket",
     "wsnic-front.service",
     "wsnic-priv.socket",
     "wsnic-priv.service",

@@ -313,6 +313,23 @@ fn a_key_that_only_root_can_read_comes_in_as_a_credential_and_is_replaced_by_a_r
 }
 
 #[test]
+fn monitoring_has_a_socket_of_its_own() {
+    let mut lab = Lab::new();
+    let bed = Bed::start(&mut lab, "metrics_listen = 127.0.0.1:9100\n");
+    RawGuest::join(&lab).leave();
+    bed.wait_for_journal(FRONT_END, "enable --now wsnic-front-metrics.socket");
+    bed.run("systemctl stop wsnic-front.service wsnic-priv.service");
+    bed.run("systemctl enable --quiet --now wsnic-front-metrics.socket");
+    lab.settle();
+    assert!(!bed.is_active(FRONT_END));
+    assert_eq!(lab.srv.run("curl -s http://127.0.0.1:9100/readyz"), "ok\n", "starts what it asks");
+    let metrics = lab.srv.run("curl -s http://127.0.0.1:9100/metrics");
+    assert!(metrics.contains("\nwsnic_helper_up 1\n"), "{metrics}");
+    RawGuest::join(&lab).leave();
+    bed.finish(&lab);
+}
+
+#[test]
 fn starting_wsnic_one_way_ends_the_other() {
     let mut lab = Lab::new();
     let bed = Bed::start(&mut lab, "");

@@ -13,6 +13,7 @@ fn systemd_finds_nothing_to_complain_about() {
             "wsnic-front.socket",
             "wsnic-front-wss.socket",
             "wsnic-front-admin.socket",
+            "wsnic-front-metrics.socket",
             "wsnic-front.service",
             "wsnic-priv.socket",
             "wsnic-priv.service",
@@ -64,6 +65,9 @@ fn the_sockets_have_the_names_that_the_front_end_knows() {
     assert_eq!(values(&admin, "FileDescriptorName"), ["admin"]);
     assert_eq!(values(&admin, "Service"), ["wsnic-front.service"]);
     assert_eq!(values(&admin, "SocketMode"), ["0600"], "orders are root's");
+    let metrics = read("wsnic-front-metrics.socket");
+    assert_eq!(values(&metrics, "FileDescriptorName"), ["metrics"]);
+    assert_eq!(values(&metrics, "Service"), ["wsnic-front.service"]);
 }
 
 /// The scale of --threshold is ten times that of the report.

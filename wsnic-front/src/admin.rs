@@ -7,38 +7,86 @@
 //! | PUT /material | certificates, keys and lists ([`Material`]) | 204; 422 and why not |
 //! | GET /status | | what is open, what was refused, who is banned |
 //! | GET /sessions | | a list of all that are open |
+//! | GET /sessions/ID | | one of them; 404 |
+//! | GET /sessions/ID/frames | | what never reaches the bridge, see [`frames`]; 404 |
 //! | DELETE /sessions/ID | | 204: it ends; 404 |
 //! | DELETE /sessions/ID?ban=SECONDS | | the same, and its address is banned |
 //! | DELETE /bans/ADDRESS | | 204: it may come again; 404 |
+//! | GET /metrics, /healthz, /readyz | | see [`crate::monitor`] |
 
+use crate::monitor::Monitor;
 use crate::session::{Context, Door};
+use crate::small_http::{self, Answer, Request};
+use crate::watchers::Sighting;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wsnic_os::log::chain;
 use wsnic_os::material::Material;
 use wsnic_proto::Settings;
 
-/// An order has this long, all in all.
+/// Orders at a time; more wait.
+pub const MAX_ORDERS: usize = 32;
+/// Those who look at frames at a time; more are refused.
+pub const MAX_WATCHERS: usize = 32;
+/// An order has this long, all in all; but for frames, which are shown until the session ends.
 const LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of one order at most.
 const MAX_ORDER: usize = 32 * 1024 * 1024;
 
+/// Behind a session: its frames that never reach the bridge.
+const FRAMES: &str = "/frames";
+
+/// Who gives orders to whom.
+pub struct Admin {
+    /// What the orders are about.
+    pub context: Rc<Context>,
+    /// As the front-end was started.
+    pub settings: Settings,
+    /// What a monitoring system asks.
+    pub monitor: Rc<Monitor>,
+}
+
+/// A session as in /sessions, and its frames.
+type Watched = (Vec<u8>, Receiver<Sighting>);
+
 /// Takes orders until the task is dropped.
-pub async fn serve(context: Rc<Context>, listener: UnixListener, settings: Settings) {
+pub async fn serve(admin: Admin, listener: UnixListener) {
+    let (admin, room) = (Rc::new(admin), Arc::new(Semaphore::new(MAX_ORDERS)));
+    let watchers = Arc::new(Semaphore::new(MAX_WATCHERS));
+    // They end with this task.
+    let mut orders = JoinSet::new();
     loop {
+        while orders.try_join_next().is_some() {}
+        // It is never closed.
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let served = timeout(LIMIT, one_order(&context, stream, &settings)).await;
-                if let Ok(Err(error)) = served {
-                    tracing::debug!(%error, "an order on the admin socket came to nothing");
-                }
+                let (admin, watchers) = (Rc::clone(&admin), Arc::clone(&watchers));
+                orders.spawn_local(async move {
+                    let served = async {
+                        let (stream, watched) = admin.one_order(stream).await?;
+                        drop(permit);
+                        match (watched, watchers.try_acquire()) {
+                            (Some((row, seen)), Ok(_permit)) => frames(stream, &row, seen).await,
+                            (Some(_), Err(_)) => Err(io::ErrorKind::ResourceBusy.into()),
+                            (None, _) => Ok(()),
+                        }
+                    };
+                    if let Err(error) = served.await {
+                        tracing::debug!(%error, "an order on the admin socket came to nothing");
+                    }
+                });
             }
             Err(error) => {
                 tracing::error!(%error, "cannot accept on the admin socket");
@@ -48,62 +96,162 @@ pub async fn serve(context: Rc<Context>, listener: UnixListener, settings: Setti
     }
 }
 
-async fn one_order(
-    context: &Context,
+impl Admin {
+    /// Answers; but for who is to see frames, who is given back with what there is to be seen.
+    async fn one_order(&self, mut stream: UnixStream) -> io::Result<(UnixStream, Option<Watched>)> {
+        let answered = async {
+            let answer = match small_http::receive(&mut stream, MAX_ORDER).await? {
+                Ok(request) => match self.watched(&request) {
+                    Some(watched) => return Ok(Some(watched)),
+                    None => self.answer(&request).await,
+                },
+                Err(answer) => answer,
+            };
+            answer.send(&mut stream, false).await.map(|()| None)
+        };
+        let watched = timeout(LIMIT, answered).await.map_err(|_| io::ErrorKind::TimedOut)??;
+        Ok((stream, watched))
+    }
+
+    async fn answer(&self, request: &Request) -> Answer {
+        let (context, target) = (&self.context, &*request.target);
+        match &*request.method {
+            "PUT" if target == "/material" => self.replace(&request.body),
+            "GET" => match target {
+                "/status" => Answer::json(&self.status()),
+                "/sessions" => Answer::made_json(context.sessions.json().await),
+                target => match self.monitor.answer(target).await {
+                    Some(answer) => answer,
+                    None => self.session(target.strip_suffix(FRAMES).unwrap_or(target)),
+                },
+            },
+            "DELETE" => self.delete(target),
+            _ => missing("order in this version"),
+        }
+    }
+
+    /// One session.
+    fn session(&self, target: &str) -> Answer {
+        match id_in(target).map(|id| self.context.sessions.get(id)) {
+            Some(Some(session)) => Answer::json(&session.row(Instant::now())),
+            Some(None) => missing("session"),
+            None => missing("order in this version"),
+        }
+    }
+
+    /// The session whose frames are asked for, and those.
+    fn watched(&self, request: &Request) -> Option<Watched> {
+        let target = request.target.strip_suffix(FRAMES).filter(|_| request.method == "GET")?;
+        let session = self.context.sessions.get(id_in(target)?)?;
+        let row = serde_json::to_vec(&session.row(Instant::now())).ok()?;
+        Some((row, session.counters().watchers.join()))
+    }
+
+    fn status(&self) -> Status {
+        let context = &self.context;
+        let bans = context.addresses.bans(Instant::now()).into_iter();
+        let bans = bans.map(|(address, left)| Ban { address, seconds: left.as_secs() });
+        Status {
+            version: env!("CARGO_PKG_VERSION"),
+            seconds: context.started.elapsed().as_secs(),
+            sessions: context.sessions.len(),
+            sessions_in_all: context.sessions.in_all(),
+            max_clients: self.settings.max_clients(),
+            refused: context.sessions.refusals(),
+            bans: bans.collect(),
+        }
+    }
+
+    fn delete(&self, target: &str) -> Answer {
+        let context = &self.context;
+        if let Some(address) = target.strip_prefix("/bans/") {
+            let now = Instant::now();
+            let pardoned = address.parse().is_ok_and(|ip| context.addresses.pardon(ip, now));
+            return if pardoned { Answer::done() } else { missing("ban") };
+        }
+        let (session, query) = target.split_once('?').unwrap_or((target, ""));
+        let seconds = query.strip_prefix("ban=").map(str::parse::<u32>);
+        let Some(address) = id_in(session).and_then(|id| context.sessions.kick(id)) else {
+            return missing("session");
+        };
+        let conflict = |text: String| Answer::text("409 Conflict", text);
+        match (seconds, address) {
+            (None, _) => Answer::done(),
+            (Some(Ok(seconds)), Some(ip)) => {
+                let time = Duration::from_secs(seconds.into());
+                match context.addresses.ban(ip, time, Instant::now()) {
+                    true => Answer::done(),
+                    false => conflict(format!("{ip} is this machine's own: ended, not banned")),
+                }
+            }
+            (Some(Ok(_)), None) => conflict("it has no address: ended, not banned".to_owned()),
+            (Some(Err(_)), _) => Answer::text("400 Bad Request", "ban=SECONDS is no number"),
+        }
+    }
+
+    fn replace(&self, body: &[u8]) -> Answer {
+        let wrong = |text: String| Answer::text("422 Unprocessable Content", text);
+        let material: Material = match serde_json::from_slice(body) {
+            Ok(material) => material,
+            // Without the text around the place, which may be a key's.
+            Err(error) => {
+                let place = format!("line {}, column {}", error.line(), error.column());
+                return wrong(format!("this is no material of this version ({place})"));
+            }
+        };
+        let had_tls = self.context.door.borrow().tls.is_some();
+        match Door::new(&material, &self.settings) {
+            Ok(door) if door.tls.is_some() != had_tls => {
+                wrong("wss:// begins or ends at the next start only".to_owned())
+            }
+            Ok(door) => {
+                *self.context.door.borrow_mut() = Rc::new(door);
+                tracing::info!("new certificates and lists are in force, sessions go on");
+                Answer::done()
+            }
+            Err(error) => wrong(chain(&error)),
+        }
+    }
+}
+
+/// Shows the frames of a session that never reach the bridge, until it ends or nobody listens.
+///
+/// The answer has no length. First comes the session as in /sessions and a line feed. Then, of each
+/// frame: 1 from the guest or 0 to it, one byte; nanoseconds since 1970, eight bytes; its length, four
+/// bytes; the frame. Numbers are big-endian.
+async fn frames(
     mut stream: UnixStream,
-    settings: &Settings,
+    row: &[u8],
+    mut seen: Receiver<Sighting>,
 ) -> io::Result<()> {
-    let mut bytes = Vec::new();
-    let answer = loop {
-        if let Some(answer) = answer(context, &bytes, settings) {
-            break answer;
-        }
-        if bytes.len() > MAX_ORDER {
-            break ("413 Content Too Large", "an order has 32 MiB at most".to_owned());
-        }
-        if stream.read_buf(&mut bytes).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    };
-    let (status, body) = answer;
-    let head = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
-    );
+    let head =
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/octet-stream\r\n\r\n";
     stream.write_all(head.as_bytes()).await?;
-    stream.write_all(body.as_bytes()).await?;
-    stream.shutdown().await
-}
-
-/// The answer, when the order is complete.
-fn answer(context: &Context, bytes: &[u8], settings: &Settings) -> Option<(&'static str, String)> {
-    let mut headers = [httparse::EMPTY_HEADER; 32];
-    let mut request = httparse::Request::new(&mut headers);
-    let head = match request.parse(bytes) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return None,
-        Err(_) => return Some(("400 Bad Request", "this is not HTTP/1.1".to_owned())),
+    stream.write_all(&[row, b"\n"].concat()).await?;
+    let (mut reader, mut writer) = stream.into_split();
+    let left = async move { tokio::io::copy(&mut reader, &mut tokio::io::sink()).await };
+    let shown = async move {
+        while let Some(Sighting { from_guest, time, frame }) = seen.recv().await {
+            let time = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+            let len = frame.len() as u32;
+            let head = [&[u8::from(from_guest)][..], &time.to_be_bytes(), &len.to_be_bytes()];
+            writer.write_all(&[&head.concat(), &frame[..]].concat()).await?;
+        }
+        writer.shutdown().await
     };
-    let length =
-        request.headers.iter().find(|header| header.name.eq_ignore_ascii_case("content-length"));
-    let length = length.and_then(|header| str::from_utf8(header.value).ok()?.trim().parse().ok());
-    let length: usize = length.unwrap_or(0);
-    let body = bytes[head..].get(..length);
-    match (request.method, request.path) {
-        (Some("PUT"), Some("/material")) => body.map(|body| replace(context, body, settings)),
-        (Some("GET"), Some("/status")) => Some(json(&status(context, settings))),
-        (Some("GET"), Some("/sessions")) => Some(json(&context.sessions.rows())),
-        (Some("DELETE"), Some(path)) => Some(delete(context, path)),
-        _ => Some(("404 Not Found", "there is no such order in this version".to_owned())),
+    tokio::select! {
+        ended = shown => ended,
+        left = left => left.map(drop),
     }
 }
 
-fn json(value: &impl Serialize) -> (&'static str, String) {
-    match serde_json::to_string(value) {
-        Ok(text) => ("200 OK", text),
-        Err(error) => ("500 Internal Server Error", error.to_string()),
-    }
+/// The number in `/sessions/NUMBER`.
+fn id_in(target: &str) -> Option<u64> {
+    target.strip_prefix("/sessions/")?.parse().ok()
+}
+
+fn missing(what: &str) -> Answer {
+    Answer::text("404 Not Found", format!("there is no such {what}"))
 }
 
 #[derive(Serialize)]
@@ -121,69 +269,4 @@ struct Status {
 struct Ban {
     address: IpAddr,
     seconds: u64,
-}
-
-fn status(context: &Context, settings: &Settings) -> Status {
-    let bans = context.addresses.bans(Instant::now()).into_iter();
-    let bans = bans.map(|(address, left)| Ban { address, seconds: left.as_secs() });
-    Status {
-        version: env!("CARGO_PKG_VERSION"),
-        seconds: context.started.elapsed().as_secs(),
-        sessions: context.sessions.len(),
-        sessions_in_all: context.sessions.in_all(),
-        max_clients: settings.max_clients(),
-        refused: context.sessions.refusals(),
-        bans: bans.collect(),
-    }
-}
-
-fn delete(context: &Context, path: &str) -> (&'static str, String) {
-    const DONE: &str = "204 No Content";
-    let missing = |what: &str| ("404 Not Found", format!("there is no such {what}"));
-    if let Some(address) = path.strip_prefix("/bans/") {
-        let pardoned = address.parse().is_ok_and(|ip| context.addresses.pardon(ip, Instant::now()));
-        return if pardoned { (DONE, String::new()) } else { missing("ban") };
-    }
-    let Some(rest) = path.strip_prefix("/sessions/") else { return missing("order") };
-    let (id, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let seconds = query.strip_prefix("ban=").map(str::parse::<u32>);
-    let Some(address) = id.parse().ok().and_then(|id| context.sessions.kick(id)) else {
-        return missing("session");
-    };
-    match (seconds, address) {
-        (None, _) => (DONE, String::new()),
-        (Some(Ok(seconds)), Some(ip)) => {
-            let time = Duration::from_secs(seconds.into());
-            match context.addresses.ban(ip, time, Instant::now()) {
-                true => (DONE, String::new()),
-                false => ("409 Conflict", format!("{ip} is this machine's own: ended, not banned")),
-            }
-        }
-        (Some(Ok(_)), None) => ("409 Conflict", "it has no address: ended, not banned".to_owned()),
-        (Some(Err(_)), _) => ("400 Bad Request", "ban=SECONDS is no number".to_owned()),
-    }
-}
-
-fn replace(context: &Context, body: &[u8], settings: &Settings) -> (&'static str, String) {
-    let wrong = |text: String| ("422 Unprocessable Content", text);
-    let material: Material = match serde_json::from_slice(body) {
-        Ok(material) => material,
-        // Without the text around the place, which may be a key's.
-        Err(error) => {
-            let place = format!("line {}, column {}", error.line(), error.column());
-            return wrong(format!("this is no material of this version ({place})"));
-        }
-    };
-    let had_tls = context.door.borrow().tls.is_some();
-    match Door::new(&material, settings) {
-        Ok(door) if door.tls.is_some() != had_tls => {
-            wrong("wss:// begins or ends at the next start only".to_owned())
-        }
-        Ok(door) => {
-            *context.door.borrow_mut() = Rc::new(door);
-            tracing::info!("new certificates and lists are in force, sessions go on");
-            ("204 No Content", String::new())
-        }
-        Err(error) => wrong(chain(&error)),
-    }
 }

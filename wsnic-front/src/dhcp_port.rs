@@ -3,10 +3,11 @@
 //! Adds to [`crate::dhcp`] what that must not have: the clock, the lease file and the log.
 
 use crate::dhcp::{
-    Config, Event, Lease, LeaseFile, LeaseFileError as FileError, OpenedLeases, PortKey, Server,
+    Answers, Config, Event, Lease, LeaseFile, LeaseFileError as FileError, OpenedLeases, PortKey,
+    Server,
 };
 use crate::log_limit::LogLimit;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -51,8 +52,9 @@ impl OpenedDhcp {
         OpenedDhcp { options: network.dhcp.clone(), plan, has_nat, file, leases }
     }
 
-    /// The server, once the helper has told the network's MTU and the gateway's address.
-    pub fn serve(self, gateway_mac: MacAddr, mtu: u16) -> Dhcp {
+    /// The server, once the helper has told the network's MTU and the gateway's address. At its end it
+    /// adds what it has answered to `answered`.
+    pub fn serve(self, gateway_mac: MacAddr, mtu: u16, answered: Rc<Cell<Answers>>) -> Dhcp {
         let OpenedDhcp { options, plan, has_nat, file, leases } = self;
         // Without NAT nothing forwards what guests ask the gateway: none is better than a dead one.
         let gateway = has_nat.then(|| plan.gateway());
@@ -68,7 +70,8 @@ impl OpenedDhcp {
             domain_name: options.domain_name,
             nameservers,
         };
-        Dhcp { server: Server::new(config, leases), file, ports: 0 }
+        let server = Server::new(config, leases);
+        Dhcp { server, file, ports: 0, broken: None, answered }
     }
 }
 
@@ -78,11 +81,48 @@ pub struct Dhcp {
     file: Option<LeaseFile>,
     /// Ports so far.
     ports: u64,
+    /// Why the last lease was not written.
+    broken: Option<String>,
+    answered: Rc<Cell<Answers>>,
+}
+
+/// What there is to know of a network's servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DhcpState {
+    /// Addresses that are leased or offered.
+    pub leases: usize,
+    /// Addresses that there are.
+    pub addresses: u32,
+    /// What was answered since the start.
+    pub answers: Answers,
+}
+
+impl Dhcp {
+    /// Adds how it is at the moment.
+    pub fn add_to(&mut self, state: &mut DhcpState) {
+        let (leases, addresses) = self.server.leases(unix_seconds());
+        state.leases += leases;
+        state.addresses += addresses;
+        state.answers += self.server.answers();
+    }
+
+    /// Why it does not work as it should, and what to do.
+    pub fn problems(&mut self) -> Vec<String> {
+        let exhausted = self.server.is_exhausted(unix_seconds());
+        let exhausted = exhausted.then(|| "no address is left, use a larger subnet".to_owned());
+        let broken = self.broken.as_ref();
+        let broken =
+            broken.map(|why| format!("cannot write the lease file (dhcp_lease_file): {why}"));
+        exhausted.into_iter().chain(broken).collect()
+    }
 }
 
 impl Drop for Dhcp {
     /// Until here a power cut can take the last leases; the end of the process cannot.
     fn drop(&mut self) {
+        let mut answered = self.answered.get();
+        answered += self.server.answers();
+        self.answered.set(answered);
         if let Some(Err(error)) = self.file.as_ref().map(LeaseFile::sync) {
             tracing::error!(%error, "the lease file may not be on the disk");
         }
@@ -114,11 +154,14 @@ impl DhcpPort {
     pub fn answer(&self, frame: &[u8]) -> (Option<Vec<u8>>, Option<(MacAddr, Ipv4Addr)>) {
         let mut dhcp = self.dhcp.borrow_mut();
         let outcome = dhcp.server.handle(unix_seconds(), self.key, frame);
-        if let (Some(lease), Some(file)) = (outcome.lease, &mut dhcp.file)
-            && let Err(error) = file.store(&lease)
-            && self.log.allows()
-        {
-            tracing::error!(%error, address = %lease.address, "cannot write the lease file");
+        if let (Some(lease), Some(file)) = (outcome.lease, &mut dhcp.file) {
+            let stored = file.store(&lease);
+            dhcp.broken = stored.as_ref().err().map(ToString::to_string);
+            if let Err(error) = stored
+                && self.log.allows()
+            {
+                tracing::error!(%error, address = %lease.address, "cannot write the lease file");
+            }
         }
         let leased = match outcome.event {
             Some(Event::Leased { mac, address, .. } | Event::Renewed { mac, address }) => {

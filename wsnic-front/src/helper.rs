@@ -65,6 +65,15 @@ pub struct Port {
     pub lost: Rc<Notify>,
 }
 
+/// How the helper is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct HelperState {
+    /// Ports that are open.
+    pub ports: u32,
+    /// Networks whose bridge is missing or down.
+    pub broken: u32,
+}
+
 /// A port if one was asked for.
 type Answer = Result<Option<Port>, OpenError>;
 
@@ -90,6 +99,8 @@ pub struct Helper {
     socket: PacketSocket,
     waiting: RefCell<HashMap<RequestId, Waiting>>,
     ports: RefCell<HashMap<PortId, Held>>,
+    /// What it said of itself last.
+    state: Cell<HelperState>,
     room: Arc<Semaphore>,
     next: Cell<RequestId>,
     log: Rc<LogLimit>,
@@ -122,6 +133,7 @@ impl Helper {
             socket,
             waiting: RefCell::default(),
             ports: RefCell::default(),
+            state: Cell::default(),
             room: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
             next: Cell::new(1),
             log,
@@ -260,6 +272,15 @@ impl Helper {
         }
     }
 
+    /// How the helper is; waits for as long as it does not answer.
+    ///
+    /// # Errors
+    /// It cannot be asked.
+    pub async fn state(&self) -> Result<HelperState, OpenError> {
+        self.ask(|req| Request::Stats { req }).await?;
+        Ok(self.state.get())
+    }
+
     /// Ends the connection, and with it all ports.
     pub fn hang_up(&self) {
         self.socket.shut_down();
@@ -297,9 +318,11 @@ impl Helper {
                 self.opened(req, id, generation, port);
             }
             Reply::Err { req, code } => self.answer(req, Err(code.into())),
-            Reply::Done { req } | Reply::Stats { req, .. } | Reply::Pong { req } => {
+            Reply::Stats { req, ports_in_all, broken, .. } => {
+                self.state.set(HelperState { ports: ports_in_all, broken });
                 self.answer(req, Ok(None));
             }
+            Reply::Done { req } | Reply::Pong { req } => self.answer(req, Ok(None)),
             // Resumed is taken care of before; the Welcome that follows it tells nothing new.
             Reply::Welcome { .. } | Reply::Resumed => {}
         }

@@ -26,6 +26,8 @@ pub const MAX_HANDSHAKES: usize = 2048;
 const NOT_SENT_LOWAT: u32 = 32 * 1024;
 /// The name of the admin socket in a socket unit.
 pub const ADMIN: &str = "admin";
+/// The name of a listener for monitoring in a socket unit.
+pub const METRICS: &str = "metrics";
 
 /// What clients of a listener speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +69,41 @@ impl Bound {
             Bound::Unix(listener) => Listener::Unix(UnixListener::from_std(listener)?),
         })
     }
+}
+
+impl Listener {
+    /// The next connection, where it comes from, and what it is to speak.
+    ///
+    /// # Errors
+    /// The system's, such as for want of fds.
+    ///
+    /// # Cancel safety
+    /// No connection is lost.
+    pub async fn accept(&self) -> io::Result<(Socket, Option<SocketAddr>, Speaks)> {
+        match self {
+            Listener::Tcp(listener, speaks) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok((Socket::Tcp(stream), Some(peer), *speaks))
+            }
+            Listener::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                Ok((Socket::Unix(stream), None, Speaks::Plain))
+            }
+        }
+    }
+}
+
+/// Binds the addresses of `metrics_listen`.
+///
+/// # Errors
+/// The address, and why it cannot be had.
+pub fn bind_monitors(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> {
+    let bind = |address: &SocketAddr| {
+        let listener = open(*address, false);
+        let failed = |source| BindError::Monitor { address: *address, source };
+        Ok(Bound::Tcp(listener.map_err(failed)?, Speaks::Plain))
+    };
+    addresses.iter().map(bind).collect()
 }
 
 /// Binds every address and unix socket. The janitors remove the sockets' files at the end.
@@ -134,6 +171,14 @@ pub enum BindError {
     /// An address cannot be bound.
     #[error("cannot listen on {address}{}", remedy(.source))]
     Address {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An address for monitoring cannot be bound.
+    #[error("cannot listen on {address} (option metrics_listen)")]
+    Monitor {
         /// Which.
         address: SocketAddr,
         /// What the system said.
@@ -213,17 +258,7 @@ fn find(user: &str, group: Option<&str>) -> io::Result<(Uid, Gid)> {
 /// Accepts until the task is dropped; every connection becomes a task of its own.
 pub async fn accept(context: Rc<Context>, listener: Listener, handshakes: Rc<Cell<usize>>) {
     loop {
-        let accepted = match &listener {
-            Listener::Tcp(listener, speaks) => listener
-                .accept()
-                .await
-                .map(|(stream, peer)| (Socket::Tcp(stream), Some(peer), *speaks)),
-            Listener::Unix(listener) => listener
-                .accept()
-                .await
-                .map(|(stream, _)| (Socket::Unix(stream), None, Speaks::Plain)),
-        };
-        match accepted {
+        match listener.accept().await {
             Ok((socket, peer, speaks)) => {
                 if !context.admits(peer) {
                     continue;
@@ -241,6 +276,7 @@ pub async fn accept(context: Rc<Context>, listener: Listener, handshakes: Rc<Cel
                     tracing::debug!(client = ?peer, %error, "the connection was gone at once");
                     continue;
                 }
+                context.sessions.arrived();
                 let context = Rc::clone(&context);
                 let counted = Counted::new(&handshakes);
                 tokio::task::spawn_local(async move {

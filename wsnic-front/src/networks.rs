@@ -4,9 +4,10 @@
 //! the helper is told of a room is a digest of the network's name and that secret.
 
 use crate::auth::Identity;
-use crate::dhcp_port::{Dhcp, LeaseFileError, OpenedDhcp};
+use crate::dhcp::Answers;
+use crate::dhcp_port::{Dhcp, DhcpState, LeaseFileError, OpenedDhcp};
 use ring::digest::{SHA256, digest};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::rc::{Rc, Weak};
@@ -30,6 +31,8 @@ pub struct Network {
     own: RefCell<Option<Rc<RefCell<Dhcp>>>>,
     /// The DHCP servers of rooms that have guests, by the gateway's address.
     rooms: RefCell<HashMap<Ipv4Addr, Weak<RefCell<Dhcp>>>>,
+    /// What those have answered that are gone.
+    answered: Rc<Cell<Answers>>,
 }
 
 /// All networks, in the order of their numbers.
@@ -71,10 +74,16 @@ impl Networks {
                 opened: RefCell::new(opened),
                 own: RefCell::default(),
                 rooms: RefCell::default(),
+                answered: Rc::default(),
             }))
         };
         let networks = (0..).zip(settings.networks()).map(open).collect::<Result<_, _>>()?;
         Ok(Networks { networks, strict: settings.server.strict_paths })
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Rc<Network>> {
+        self.networks.iter()
     }
 
     /// Where the path of a request leads whoever he is.
@@ -117,6 +126,21 @@ impl Networks {
 }
 
 impl Network {
+    /// How its DHCP servers are, if they are the built-in ones.
+    pub fn dhcp_state(&self) -> Option<DhcpState> {
+        let mut state = DhcpState { answers: self.answered.get(), ..DhcpState::default() };
+        let rooms: Vec<_> = self.rooms.borrow().values().filter_map(Weak::upgrade).collect();
+        for server in rooms.iter().chain(&*self.own.borrow()) {
+            server.borrow_mut().add_to(&mut state);
+        }
+        (self.options.dhcp.service == DhcpService::Builtin).then_some(state)
+    }
+
+    /// Why its DHCP server does not work as it should; those of rooms are their guests' business.
+    pub fn dhcp_problems(&self) -> Vec<String> {
+        self.own.borrow().as_ref().map(|own| own.borrow_mut().problems()).unwrap_or_default()
+    }
+
     /// What frames of its guests are held to, behind a bridge with this address.
     pub fn policy(&self, gateway_mac: MacAddr) -> FramePolicy {
         FramePolicy {
@@ -129,7 +153,9 @@ impl Network {
     /// The DHCP server behind a bridge with these addresses, if it is the built-in one.
     pub fn dhcp(&self, gateway: Ipv4Addr, gateway_mac: MacAddr) -> Option<Rc<RefCell<Dhcp>>> {
         let mtu = self.options.mtu;
-        let serve = |opened: OpenedDhcp| Rc::new(RefCell::new(opened.serve(gateway_mac, mtu)));
+        let answered = || Rc::clone(&self.answered);
+        let serve =
+            |opened: OpenedDhcp| Rc::new(RefCell::new(opened.serve(gateway_mac, mtu, answered())));
         let Some(rooms) = self.options.rooms else {
             let mut own = self.own.borrow_mut();
             if own.is_none() {

@@ -189,6 +189,12 @@ pub struct Client {
 }
 
 impl Client {
+    /// Somebody who comes from nowhere, for tests.
+    #[cfg(test)]
+    pub fn of_nobody() -> Client {
+        Client { peer: None, behind: None }
+    }
+
     /// The address that counts; None: a proxy on this machine that does not say.
     pub fn ip(self) -> Option<IpAddr> {
         self.behind.or(self.peer.map(|peer| peer.ip()))

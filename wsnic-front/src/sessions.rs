@@ -1,20 +1,41 @@
 //! Who is in, and who was not let in: for the operator.
 //!
 //! A session is listed from its port to its end. What it moves is counted where it moves; nothing here
-//! costs a frame anything.
+//! costs a frame anything. With thousands of sessions a look at all of them takes milliseconds, so
+//! whoever takes one lets the sessions work in between ([`Turn`]).
 
 use crate::counters::Counters;
 use crate::networks::Network;
 use crate::session::Client;
-use serde::Serialize;
+use crate::turn::Turn;
+use serde::{Serialize, Serializer};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::AddAssign;
 use std::rc::Rc;
 use std::time::Instant;
 use tokio::sync::Notify;
 use wsnic_proto::MacAddr;
 use wsnic_proto::rooms::RoomKey;
+
+/// Sessions that are looked at before the time is.
+const AT_ONCE: usize = 16;
+
+/// Why somebody is not let in, each in one word; `refused` takes no other.
+pub const REFUSALS: [&str; 10] = [
+    "bad_request",
+    "banned",
+    "busy",
+    "forbidden",
+    "handshake",
+    "handshake_rate",
+    "not_websocket",
+    "timeout",
+    "too_many",
+    "unavailable",
+];
 
 /// A session.
 pub struct Session {
@@ -58,30 +79,114 @@ impl Session {
     pub async fn challenged(&self) {
         self.challenged.notified().await;
     }
+
+    /// What it moves.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// As an operator sees it.
+    pub fn row(&self, now: Instant) -> Row<'_> {
+        let counters = &self.counters;
+        let rtt = counters.rtt.last(now);
+        Row {
+            id: self.id,
+            client: self.client,
+            identity: &self.identity,
+            network: self.place.network.options.name.as_str(),
+            port: &self.place.port,
+            mac: counters.mac.get(),
+            addresses: counters.addresses().collect(),
+            seconds: now.saturating_duration_since(self.started).as_secs(),
+            rtt_us: rtt.map(|(took, _)| took.as_micros() as u64),
+            rtt_seconds_ago: rtt.map(|(_, ago)| ago.as_secs()),
+            frames_in: counters.frames_in.get(),
+            bytes_in: counters.bytes_in.get(),
+            frames_out: counters.frames_out.get(),
+            bytes_out: counters.bytes_out.get(),
+            dropped: counters.dropped.get(),
+            late: counters.late.get(),
+        }
+    }
 }
 
 /// A session as an operator sees it.
 #[derive(Debug, Serialize)]
-pub struct Row {
+pub struct Row<'a> {
     id: u64,
-    client: String,
-    identity: String,
-    network: String,
-    port: String,
-    mac: Option<String>,
+    #[serde(serialize_with = "as_text")]
+    client: Client,
+    identity: &'a str,
+    network: &'a str,
+    port: &'a str,
+    #[serde(serialize_with = "as_text_if_any")]
+    mac: Option<MacAddr>,
+    addresses: Vec<Ipv4Addr>,
     seconds: u64,
+    rtt_us: Option<u64>,
+    rtt_seconds_ago: Option<u64>,
     frames_in: u64,
     bytes_in: u64,
     frames_out: u64,
     bytes_out: u64,
     dropped: u64,
+    late: u64,
+}
+
+fn as_text<S: Serializer>(value: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+fn as_text_if_any<S: Serializer>(
+    value: &Option<impl Display>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// What the sessions of a network have moved since the start; never less than before.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Totals {
+    /// Sessions that are open.
+    pub open: u64,
+    /// Sessions that were begun.
+    pub begun: u64,
+    /// Frames from guests.
+    pub frames_in: u64,
+    /// Their bytes.
+    pub bytes_in: u64,
+    /// Frames to guests.
+    pub frames_out: u64,
+    /// Their bytes.
+    pub bytes_out: u64,
+    /// Frames to guests that were dropped to keep queues short.
+    pub late: u64,
+    /// Text messages.
+    pub texts: u64,
+}
+
+impl AddAssign<&Counters> for Totals {
+    fn add_assign(&mut self, counters: &Counters) {
+        self.frames_in += counters.frames_in.get();
+        self.bytes_in += counters.bytes_in.get();
+        self.frames_out += counters.frames_out.get();
+        self.bytes_out += counters.bytes_out.get();
+        self.late += counters.late.get();
+        self.texts += counters.texts.get();
+    }
 }
 
 /// All that is open, and what was refused since the start.
 #[derive(Default)]
 pub struct Sessions {
     next: Cell<u64>,
+    arrived: Cell<u64>,
     open: RefCell<BTreeMap<u64, Rc<Session>>>,
+    /// By the network's number: all that were begun, and what those moved that have ended.
+    ended: RefCell<BTreeMap<u16, Totals>>,
     refused: RefCell<BTreeMap<&'static str, u64>>,
 }
 
@@ -94,7 +199,10 @@ pub struct Listed {
 
 impl Drop for Listed {
     fn drop(&mut self) {
-        self.sessions.open.borrow_mut().remove(&self.session.id);
+        let session = &self.session;
+        self.sessions.open.borrow_mut().remove(&session.id);
+        let mut ended = self.sessions.ended.borrow_mut();
+        *ended.entry(session.place.network.number).or_default() += &session.counters;
     }
 }
 
@@ -109,6 +217,7 @@ impl Sessions {
     ) -> Listed {
         let id = self.next.get() + 1;
         self.next.set(id);
+        self.ended.borrow_mut().entry(place.network.number).or_default().begun += 1;
         let session = Rc::new(Session {
             id,
             client,
@@ -128,31 +237,72 @@ impl Sessions {
         self.open.borrow().len()
     }
 
+    /// A connection is looked at.
+    pub fn arrived(&self) {
+        self.arrived.set(self.arrived.get() + 1);
+    }
+
+    /// Connections since the start.
+    pub fn connections(&self) -> u64 {
+        self.arrived.get()
+    }
+
     /// Sessions since the start.
     pub fn in_all(&self) -> u64 {
         self.next.get()
     }
 
-    /// All that are open, the oldest first.
-    pub fn rows(&self) -> Vec<Row> {
-        let row = |session: &Rc<Session>| {
-            let counters = &session.counters;
-            Row {
-                id: session.id,
-                client: session.client.to_string(),
-                identity: session.identity.clone(),
-                network: session.place.network.options.name.to_string(),
-                port: session.place.port.clone(),
-                mac: counters.mac.get().map(|mac| mac.to_string()),
-                seconds: session.started.elapsed().as_secs(),
-                frames_in: counters.frames_in.get(),
-                bytes_in: counters.bytes_in.get(),
-                frames_out: counters.frames_out.get(),
-                bytes_out: counters.bytes_out.get(),
-                dropped: counters.dropped.get(),
+    /// The session of this number, if it is open.
+    pub fn get(&self, id: u64) -> Option<Rc<Session>> {
+        self.open.borrow().get(&id).map(Rc::clone)
+    }
+
+    fn all(&self) -> Vec<Rc<Session>> {
+        self.open.borrow().values().map(Rc::clone).collect()
+    }
+
+    /// All that are open, the oldest first, as JSON.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub async fn json(&self) -> Vec<u8> {
+        let (all, now) = (self.all(), Instant::now());
+        let (mut text, mut turn) = (vec![b'['], Turn::default());
+        for some in all.chunks(AT_ONCE) {
+            turn.begin();
+            for session in some {
+                if text.len() > 1 {
+                    text.push(b',');
+                }
+                // Numbers and texts are always JSON, and memory takes all.
+                let _ = serde_json::to_writer(&mut text, &session.row(now));
             }
-        };
-        self.open.borrow().values().map(row).collect()
+            turn.end();
+            turn.pass_on().await;
+        }
+        text.push(b']');
+        text
+    }
+
+    /// What was moved since the start, by the network's number.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub async fn totals(&self) -> BTreeMap<u16, Totals> {
+        // Both at the same moment: a session that ends meanwhile counts once, as one that is open.
+        let (all, mut totals) = (self.all(), self.ended.borrow().clone());
+        let mut turn = Turn::default();
+        for some in all.chunks(AT_ONCE) {
+            turn.begin();
+            for session in some {
+                let totals = totals.entry(session.place.network.number).or_default();
+                totals.open += 1;
+                *totals += &session.counters;
+            }
+            turn.end();
+            turn.pass_on().await;
+        }
+        totals
     }
 
     /// Asks those who have this address, where `own` is, whether they are still there.
@@ -168,18 +318,119 @@ impl Sessions {
 
     /// Ends a session; the address that it came from. None: there is no such session.
     pub fn kick(&self, id: u64) -> Option<Option<IpAddr>> {
-        let session = self.open.borrow().get(&id).map(Rc::clone)?;
+        let session = self.get(id)?;
         session.kicked.notify_one();
         Some(session.client.ip())
     }
 
     /// Counts one who was not let in.
     pub fn refused(&self, why: &'static str) {
+        debug_assert!(REFUSALS.contains(&why), "{why}");
         *self.refused.borrow_mut().entry(why).or_default() += 1;
     }
 
     /// How many were not let in, and why.
     pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
         self.refused.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::counters::add;
+    use crate::networks::Networks;
+    use std::future::Future;
+    use std::task::{Context, Poll, Waker};
+    use wsnic_proto::conf::Layer;
+    use wsnic_proto::{ConfFile, Facts, resolve};
+
+    fn now<T>(future: impl Future<Output = T>) -> T {
+        let mut future = std::pin::pin!(future);
+        loop {
+            if let Poll::Ready(value) =
+                future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            {
+                return value;
+            }
+        }
+    }
+
+    /// The networks `default` and `lab`.
+    fn networks() -> [Rc<Network>; 2] {
+        let file = ConfFile::parse("", b"[network lab]\nsubnet=10.1.0.0/24\n").unwrap();
+        let (settings, _) = resolve(&file, &Layer::new(), &Facts::default()).unwrap();
+        let networks = Networks::open(&settings).unwrap();
+        let mut networks = networks.iter().map(Rc::clone);
+        [(); 2].map(|()| networks.next().unwrap())
+    }
+
+    fn list(sessions: &Rc<Sessions>, network: &Rc<Network>) -> (Listed, Rc<Counters>) {
+        let (client, counters) = (Client::of_nobody(), Rc::<Counters>::default());
+        let place = Place { network: Rc::clone(network), room: None, port: "wstap7".to_owned() };
+        let listed = sessions.list(client, "anyone".to_owned(), place, Rc::clone(&counters));
+        (listed, counters)
+    }
+
+    #[test]
+    fn totals_do_not_go_back_when_sessions_end() {
+        let (sessions, [default, lab]) = (Rc::<Sessions>::default(), networks());
+        let (one, counted) = list(&sessions, &default);
+        let (other, _) = list(&sessions, &lab);
+        add(&counted.frames_in, 3);
+        add(&counted.bytes_out, 500);
+        let before = now(sessions.totals());
+        let expected =
+            Totals { open: 1, begun: 1, frames_in: 3, bytes_out: 500, ..Totals::default() };
+        assert_eq!(before[&0], expected);
+        drop(one);
+        let after = now(sessions.totals());
+        assert_eq!(after[&0], Totals { open: 0, ..expected });
+        assert_eq!((after[&1].open, after[&1].begun), (1, 1));
+        drop(other);
+        assert_eq!((sessions.len(), sessions.in_all()), (0, 2));
+    }
+
+    #[test]
+    fn sessions_that_end_while_totals_are_taken_count_once() {
+        const MANY: usize = 50_000;
+        let (sessions, [default, _]) = (Rc::<Sessions>::default(), networks());
+        let mut open: Vec<_> = (0..MANY).map(|_| list(&sessions, &default)).collect();
+        open.iter().for_each(|(_, counters)| add(&counters.bytes_in, 1));
+        let mut taking = std::pin::pin!(sessions.totals());
+        let mut context = Context::from_waker(Waker::noop());
+        let mut turns = 0;
+        let totals = loop {
+            match taking.as_mut().poll(&mut context) {
+                Poll::Ready(totals) => break totals,
+                Poll::Pending => turns += 1,
+            }
+            // From both ends: some that were looked at, and some that were not.
+            open.drain(..open.len().min(100));
+            open.truncate(open.len().saturating_sub(100));
+        };
+        assert!(turns > 0, "others get their turn");
+        assert_eq!(totals[&0].bytes_in, MANY as u64);
+        assert!(open.len() < MANY && sessions.len() == open.len());
+        assert_eq!(now(sessions.totals())[&0].bytes_in, MANY as u64);
+    }
+
+    #[test]
+    fn sessions_are_json_with_what_is_known_of_them() {
+        let (sessions, [default, lab]) = (Rc::<Sessions>::default(), networks());
+        assert_eq!(now(sessions.json()), b"[]");
+        let (_one, counters) = list(&sessions, &default);
+        let (_other, _) = list(&sessions, &lab);
+        counters.note_address(Ipv4Addr::new(192, 168, 86, 2));
+        counters.mac.set(Some(MacAddr([2, 0, 0, 0, 0, 1])));
+        let start = Instant::now();
+        let ping = counters.rtt.ask(start);
+        counters.rtt.heard(&ping, start + std::time::Duration::from_micros(1500));
+        let json: serde_json::Value = serde_json::from_slice(&now(sessions.json())).unwrap();
+        let (one, other) = (&json[0], &json[1]);
+        assert_eq!(one["addresses"], serde_json::json!(["192.168.86.2"]));
+        assert_eq!((&one["mac"], &one["rtt_us"]), (&"02:00:00:00:00:01".into(), &1500.into()));
+        assert_eq!((&other["network"], &other["id"]), (&"lab".into(), &2.into()));
+        assert!(other["mac"].is_null() && other["rtt_us"].is_null(), "{other}");
     }
 }

@@ -18,12 +18,13 @@
 //! Nothing here allocates per frame, takes a lock, or logs.
 
 use crate::codel::Codel;
-use crate::counters::{Counters, add};
+use crate::counters::{Counters, Dropped, add};
 use crate::dhcp_port::DhcpPort;
 use crate::end::{End, Lifetime};
 use crate::guest::{Guest, Pair, Passage};
 use crate::news::{Item, News};
 use crate::outbox::Outbox;
+use crate::pulse::{PING_AFTER, Pulse};
 use crate::rate::{Limiter, Share};
 use crate::stream::Stream;
 use crate::turn::{TURN, Turn};
@@ -31,7 +32,7 @@ use crate::ws::{self, Event, MAX_HEADER, Opcode};
 use nix::errno::Errno;
 use nix::sys::uio;
 use nix::unistd;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -64,14 +65,6 @@ const SHORTEST_MESSAGE: usize = 2 + 4 + 14;
 const LEAST_READ: usize = 256;
 /// The same, however long it takes to pass them on.
 const LEAST_IN_TURN: usize = 4 * 1024;
-/// A client that is silent for this long is asked whether it is there.
-const PING_AFTER: Duration = Duration::from_secs(30);
-/// A client that is silent for this long is gone.
-const DEAD_AFTER: Duration = Duration::from_secs(100);
-
-/// A client whose address another one wants has so long to show that it is there.
-const CHALLENGE_LIMIT: Duration = Duration::from_secs(3);
-
 /// A TAP that was deleted has nothing to read; epoll says so as an error.
 pub const TAP_INTEREST: Interest = Interest::READABLE.add(Interest::ERROR);
 
@@ -102,9 +95,7 @@ pub struct Shuttle {
     outbox: Outbox,
     /// What whoever keeps the sessions should know.
     pub news: News,
-    last_heard: Cell<Instant>,
-    last_frame: Cell<Instant>,
-    lifetime: Lifetime,
+    pulse: Pulse,
     /// What has gone through.
     pub counters: Rc<Counters>,
 }
@@ -132,21 +123,28 @@ impl Shuttle {
             limit_down: RefCell::new(limit_down),
             outbox: Outbox::default(),
             news: News::default(),
-            last_heard: Cell::new(Instant::now()),
-            last_frame: Cell::new(Instant::now()),
-            lifetime,
+            pulse: Pulse::new(lifetime, Instant::now()),
             counters: Rc::default(),
         }
     }
 
     /// Moves frames until the session ends. `early` is what came behind the handshake.
     pub async fn run(&self, early: Vec<u8>, decoder: ws::Decoder, hold_back: Duration) -> End {
+        if !hold_back.is_zero() {
+            // That is a vpn-ws-client, which takes a ping for an error and leaves.
+            self.pulse.ask_nothing();
+        }
         tokio::select! {
             end = self.guest_to_bridge(early, decoder) => end,
             end = self.bridge_to_guest(hold_back) => end,
-            end = self.watch_silence() => end,
-            end = self.watch_lifetime() => end,
+            end = self.pulse.watch_silence(&self.outbox, &self.counters.rtt) => end,
+            end = self.pulse.watch_lifetime() => end,
         }
+    }
+
+    /// Whether the client answers, for a moment.
+    pub async fn is_there(&self) -> bool {
+        self.pulse.is_there(&self.outbox, &self.counters.rtt).await
     }
 
     /// Gives the parts back when the session has ended: what is still to be sent, and the TAP.
@@ -219,10 +217,7 @@ impl Shuttle {
                     break;
                 }
             }
-            self.last_heard.set(turn.at);
-            if self.counters.frames_in.get() != before {
-                self.last_frame.set(turn.at);
-            }
+            self.pulse.heard(turn.at, self.counters.frames_in.get() != before);
             turn.pass_on().await;
         }
     }
@@ -236,7 +231,7 @@ impl Shuttle {
         let until = Instant::now() + wait;
         while Instant::now() < until {
             tokio::time::sleep_until(until.min(Instant::now() + PING_AFTER)).await;
-            self.last_heard.set(Instant::now());
+            self.pulse.heard(Instant::now(), false);
         }
     }
 
@@ -249,10 +244,14 @@ impl Shuttle {
             // No frame waits: DHCP has given it.
             let given = frame.is_empty();
             match guest.bind(pair, given, self.dhcp.as_ref(), challenge).await {
-                Ok(()) if frame.is_empty() => {}
-                Ok(()) => self.write_alone(&frame)?,
+                Ok(()) => {
+                    self.counters.note_address(pair.1);
+                    if !frame.is_empty() {
+                        self.write_alone(&frame)?;
+                    }
+                }
                 Err(error) => {
-                    add(&self.counters.dropped, usize::from(!frame.is_empty()));
+                    self.counters.dropped(Dropped::Address, usize::from(!frame.is_empty()));
                     self.news.tell(Item::Refused(pair, error));
                 }
             }
@@ -300,7 +299,10 @@ impl Shuttle {
                         self.flush_run(bytes, run)?;
                         return Err(End::Closed(code));
                     }
-                    Some(Event::Pong) | None => {}
+                    Some(Event::Pong(payload)) => {
+                        self.counters.rtt.heard(payload, std::time::Instant::now());
+                    }
+                    None => {}
                 }
                 if used == 0 || self.held.borrow().is_some() {
                     partial.extend_from_slice(&bytes[at + used..]);
@@ -349,17 +351,25 @@ impl Shuttle {
         if message.is_empty() {
             return Passage::Refused;
         }
-        let refused = || {
-            add(&self.counters.dropped, 1);
+        let refused = |why: Dropped| {
+            self.counters.dropped(why, 1);
             Passage::Refused
         };
-        let Ok(frame) = self.policy.check(message) else { return refused() };
+        let frame = match self.policy.check(message) {
+            Ok(frame) => frame,
+            Err(error) => return refused(error.into()),
+        };
         self.counters.mac.set(Some(frame.source()));
         if let Some(dhcp) = &self.dhcp {
             if frame.is_to_dhcp_server() {
+                self.counters.watchers.show(true, message);
                 let (answer, leased) = dhcp.answer(message);
                 if let Some(answer) = answer {
+                    self.counters.watchers.show(false, &answer);
                     self.outbox.post(Opcode::Binary, &answer);
+                }
+                if let Some((_, address)) = leased {
+                    self.counters.note_address(address);
                 }
                 // Bound before the guest uses it.
                 if let (Some(pair), true) = (leased, self.guest.is_some()) {
@@ -368,13 +378,18 @@ impl Shuttle {
                 return Passage::Refused;
             }
             if frame.is_to_dhcp_client() {
-                return refused();
+                return refused(Dropped::DhcpAnswer);
             }
         }
         match self.guest.as_ref().map_or(Passage::Free, |guest| guest.passage(frame)) {
-            Passage::Refused => refused(),
-            passage => passage,
+            Passage::Refused => return refused(Dropped::Address),
+            Passage::Unbound(pair) => return Passage::Unbound(pair),
+            Passage::Free => {}
         }
+        if let Some(address) = frame.arp_sender() {
+            self.counters.note_address(address);
+        }
+        Passage::Free
     }
 
     fn write_alone(&self, frame: &[u8]) -> Result<(), End> {
@@ -417,7 +432,7 @@ impl Shuttle {
             }
             Err(Errno::EBADFD) => return Err(End::PortLost),
             // Interface down, queue full, refused by the kernel: these frames' loss.
-            Err(_) => add(&self.counters.dropped, frames),
+            Err(_) => self.counters.dropped(Dropped::Port, frames),
         }
         Ok(())
     }
@@ -541,7 +556,7 @@ impl Shuttle {
                         .and_then(Frame::new)
                         .is_some_and(Frame::is_to_dhcp_client);
                 let Ok(mut frames) = Segments::new(packet) else {
-                    add(&self.counters.dropped, 1);
+                    self.counters.dropped(Dropped::Malformed, 1);
                     continue;
                 };
                 // One of them is enough for a sender of TCP to notice.
@@ -574,50 +589,6 @@ impl Shuttle {
             add(&self.counters.late, 1);
         }
         is_late
-    }
-
-    /// Returns when the session has lasted long enough, or its guest has been idle for too long.
-    async fn watch_lifetime(&self) -> End {
-        let Lifetime { ends, idle } = self.lifetime;
-        loop {
-            let idle_at = idle.map(|idle| self.last_frame.get() + idle);
-            let Some(wake) = ends.into_iter().chain(idle_at).min() else {
-                return std::future::pending().await;
-            };
-            tokio::time::sleep_until(wake).await;
-            let now = Instant::now();
-            if ends.is_some_and(|end| now >= end) {
-                return End::Expired;
-            }
-            if idle.is_some_and(|idle| now >= self.last_frame.get() + idle) {
-                return End::Idle;
-            }
-        }
-    }
-
-    /// Whether the client answers within [`CHALLENGE_LIMIT`].
-    pub async fn is_there(&self) -> bool {
-        let heard = self.last_heard.get();
-        self.outbox.post(Opcode::Ping, &[]);
-        tokio::time::sleep(CHALLENGE_LIMIT).await;
-        self.last_heard.get() != heard
-    }
-
-    async fn watch_silence(&self) -> End {
-        let mut wake = self.last_heard.get() + PING_AFTER;
-        loop {
-            tokio::time::sleep_until(wake).await;
-            let (now, heard) = (Instant::now(), self.last_heard.get());
-            if now >= heard + DEAD_AFTER {
-                return End::Silent;
-            }
-            if now >= heard + PING_AFTER {
-                self.outbox.post(Opcode::Ping, &[]);
-                wake = (now + PING_AFTER).min(heard + DEAD_AFTER);
-            } else {
-                wake = heard + PING_AFTER;
-            }
-        }
     }
 }
 

@@ -7,6 +7,7 @@ use super::tests::session;
 use super::*;
 use packets::{ACK, Packet, data, tcp, v4};
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;

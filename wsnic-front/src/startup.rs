@@ -2,13 +2,14 @@
 //! locks itself in, and only then the first byte of a client is read.
 
 use crate::addresses::Addresses;
-use crate::admin;
+use crate::admin::{self, Admin};
 use crate::auth::Passwords;
 use crate::dhcp_port::LeaseFileError;
 use crate::fd_closer::FdCloser;
 use crate::helper::Helper;
 use crate::listen::{self, BindError, Bound, Listener, Speaks};
 use crate::log_limit::LogLimit;
+use crate::monitor::{self, Monitor};
 use crate::networks::Networks;
 use crate::sandbox::{Closed, Sandboxed};
 use crate::session::{Context, Door, DoorError};
@@ -43,7 +44,8 @@ const HELPER_LIMIT: Duration = Duration::from_secs(10);
 const HELPER_PAUSE: Duration = Duration::from_millis(50);
 
 /// Fds for everything but clients.
-const SPARE_FDS: u64 = 64;
+const SPARE_FDS: u64 =
+    64 + (admin::MAX_ORDERS + admin::MAX_WATCHERS + monitor::MAX_CONNECTIONS) as u64;
 
 /// Why the front-end cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +150,7 @@ fn command() -> Command {
 /// Everything that needs to be opened while that is still possible.
 struct Opened {
     listeners: Vec<Bound>,
+    monitors: Vec<Bound>,
     admin: Option<std::os::unix::net::UnixListener>,
     janitors: Vec<Janitor>,
     door: Door,
@@ -165,15 +168,29 @@ impl Opened {
         let is_admin = |(name, _): &(String, OwnedFd)| name == listen::ADMIN;
         let (admin, sockets) = sockets.into_iter().partition::<Vec<_>, _>(is_admin);
         let admin = admin.into_iter().map(|(_, fd)| fd.into()).next();
+        let is_monitor = |(name, _): &(String, OwnedFd)| name == listen::METRICS;
+        let (monitors, sockets) = sockets.into_iter().partition::<Vec<_>, _>(is_monitor);
         let door = Door::new(&Material::read(settings)?, settings)?;
-        let (listeners, janitors) = match sockets.is_empty() {
-            true => listen::bind(&settings.server)?,
-            false => {
-                let sockets = sockets.into_iter();
-                let bound = sockets.map(|(name, fd)| listen::inherit(name, fd));
-                (bound.collect::<Result<Vec<_>, _>>()?, Vec::new())
-            }
+        let inherit = |sockets: Vec<(String, OwnedFd)>| {
+            let bound = sockets.into_iter().map(|(name, fd)| listen::inherit(name, fd));
+            bound.collect::<Result<Vec<_>, _>>()
         };
+        let alone = sockets.is_empty();
+        let (listeners, janitors) = match alone {
+            true => listen::bind(&settings.server)?,
+            false => (inherit(sockets)?, Vec::new()),
+        };
+        // Behind the janitors, which are to have nothing of this.
+        let monitors = match alone && monitors.is_empty() {
+            true => listen::bind_monitors(&settings.metrics_listen)?,
+            false => inherit(monitors)?,
+        };
+        if monitors.is_empty() && !settings.metrics_listen.is_empty() {
+            tracing::warn!(
+                "systemd opens the sockets, metrics_listen does nothing here: systemctl enable --now \
+                 wsnic-front-metrics.socket"
+            );
+        }
         let needs_tls =
             |bound: &Bound| matches!(bound, Bound::Tcp(_, speaks) if *speaks != Speaks::Plain);
         if door.tls.is_none() && listeners.iter().any(needs_tls) {
@@ -184,6 +201,7 @@ impl Opened {
         let networks = Networks::open(settings)?;
         Ok(Opened {
             listeners,
+            monitors,
             admin,
             janitors,
             door,
@@ -196,8 +214,8 @@ impl Opened {
 
     /// Greets the helper, and lets the runtime watch what is open.
     async fn prepare(self) -> Result<Ready, StartError> {
-        let Opened { listeners, admin, janitors, door, helper, helper_path, networks, notifier } =
-            self;
+        let Opened { listeners, monitors, helper, helper_path, .. } = self;
+        let Opened { admin, janitors, door, networks, notifier, .. } = self;
         let handle = |kind| signal(kind).map_err(system("handle signals"));
         let signals = Signals {
             terminate: handle(SignalKind::terminate())?,
@@ -208,20 +226,35 @@ impl Opened {
         let helper = Helper::greet(helper, Rc::clone(&log))
             .await
             .map_err(|source| StartError::Helper { path: helper_path, source })?;
-        let listeners = listeners.into_iter().map(Bound::watch).collect::<Result<_, _>>();
-        let listeners = listeners.map_err(system("watch a listener"))?;
+        let watch = |bound: Vec<Bound>| {
+            let listeners = bound.into_iter().map(Bound::watch).collect::<Result<Vec<_>, _>>();
+            listeners.map_err(system("watch a listener"))
+        };
+        let (listeners, monitors) = (watch(listeners)?, watch(monitors)?);
         let admin = admin.map(|admin| {
             admin.set_nonblocking(true)?;
             UnixListener::from_std(admin)
         });
         let admin = admin.transpose().map_err(system("watch the admin socket"))?;
-        Ok(Ready { listeners, admin, janitors, door, helper, networks, notifier, signals, log })
+        Ok(Ready {
+            listeners,
+            monitors,
+            admin,
+            janitors,
+            door,
+            helper,
+            networks,
+            notifier,
+            signals,
+            log,
+        })
     }
 }
 
 /// Everything that serving needs, but for the sandbox around it.
 struct Ready {
     listeners: Vec<Listener>,
+    monitors: Vec<Listener>,
     admin: Option<UnixListener>,
     janitors: Vec<Janitor>,
     door: Door,
@@ -298,8 +331,8 @@ async fn serve(
     (closer, passwords): (FdCloser, Passwords),
     sandboxed: Sandboxed,
 ) -> Result<(), StartError> {
-    let Ready { listeners, admin, janitors, door, helper, networks, notifier, mut signals, log } =
-        ready;
+    let Ready { listeners, monitors, admin, janitors, door, helper, .. } = ready;
+    let Ready { networks, notifier, mut signals, log, .. } = ready;
     let (stop, shutdown) = watch::channel(false);
     let context = Rc::new(Context {
         helper: Rc::clone(&helper),
@@ -328,10 +361,17 @@ async fn serve(
         let (context, handshakes) = (Rc::clone(&context), Rc::clone(&handshakes));
         accepting.push(tasks.spawn_local(listen::accept(context, listener, handshakes)));
     }
-    if let Some(admin) = admin {
-        let settings = settings.clone();
-        accepting.push(tasks.spawn_local(admin::serve(Rc::clone(&context), admin, settings)));
+    let monitor = Rc::new(Monitor::new(&context, &handshakes));
+    for listener in monitors {
+        accepting.push(tasks.spawn_local(monitor::serve(Rc::clone(&monitor), listener)));
     }
+    if let Some(listener) = admin {
+        let (context, settings) = (Rc::clone(&context), settings.clone());
+        let admin = Admin { context, settings, monitor: Rc::clone(&monitor) };
+        accepting.push(tasks.spawn_local(admin::serve(admin, listener)));
+    }
+    // It is theirs, and gone with them.
+    drop(monitor);
     notifier.ready("serving");
     let served = tasks
         .run_until(async {

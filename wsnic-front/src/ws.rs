@@ -131,8 +131,8 @@ pub enum Event<'a> {
     Text(usize),
     /// To be answered by a pong with the same payload.
     Ping(&'a [u8]),
-    /// An answer.
-    Pong,
+    /// An answer, with the payload of the ping that it answers, or one that nobody asked for.
+    Pong(&'a [u8]),
     /// To be answered by a close with the same code, if there was one.
     Close(Option<u16>),
 }
@@ -184,7 +184,7 @@ impl Decoder {
         let payload = &*payload;
         let event = match header.opcode {
             Opcode::Ping => Some(Event::Ping(payload)),
-            Opcode::Pong => Some(Event::Pong),
+            Opcode::Pong => Some(Event::Pong(payload)),
             Opcode::Close => Some(Event::Close(close_code(payload)?)),
             opcode if opcode != Opcode::Continuation && header.last => Some(data(opcode, payload)),
             opcode => {
@@ -332,7 +332,7 @@ mod tests {
         Message(Vec<u8>),
         Text(usize),
         Ping(Vec<u8>),
-        Pong,
+        Pong(Vec<u8>),
         Close(Option<u16>),
     }
 
@@ -350,7 +350,7 @@ mod tests {
                     }
                     Event::Text(len) => Seen::Text(len),
                     Event::Ping(bytes) => Seen::Ping(bytes.to_vec()),
-                    Event::Pong => Seen::Pong,
+                    Event::Pong(bytes) => Seen::Pong(bytes.to_vec()),
                     Event::Close(code) => Seen::Close(code),
                 });
                 seen.extend(event);

@@ -78,6 +78,8 @@ pub struct Link {
     pub alias: String,
     /// Whether packets that come in here are forwarded.
     pub forwarding: bool,
+    /// Whether it was set up (IFF_UP).
+    pub up: bool,
     /// Whether it is up and has a carrier (IFF_RUNNING).
     pub running: bool,
     /// IFLA_ADDRESS.
@@ -86,6 +88,13 @@ pub struct Link {
     pub locked: Option<bool>,
     /// Of a TUN or TAP: IFLA_TUN_… of IFLA_INFO_DATA.
     pub tun: Vec<InfoTun>,
+}
+
+impl Link {
+    /// Number of the network whose bridge has this name, if it has one bridge.
+    pub fn network(&self) -> Option<u16> {
+        lan_of(&self.name).filter(|(_, is_room)| !is_room).map(|(lan, _)| lan.network)
+    }
 }
 
 /// A connection to rtnetlink.
@@ -193,8 +202,9 @@ impl Links {
 
 /// An interface as the kernel describes it.
 pub fn describe(message: LinkMessage) -> Link {
-    let running = message.header.flags.contains(LinkFlags::Running);
-    let mut link = Link { index: message.header.index, running, ..Link::default() };
+    let (up, running) = (LinkFlags::Up, LinkFlags::Running);
+    let [up, running] = [up, running].map(|flag| message.header.flags.contains(flag));
+    let mut link = Link { index: message.header.index, up, running, ..Link::default() };
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,

@@ -148,7 +148,7 @@ impl Networks {
         }
         // Written before the change, so that a run that is killed can be cleaned up by the next.
         let note = self.bridges.note(DEFAULT, None).unwrap_or_default();
-        let note = format!("{note} {}", names(&self.policy.closed, " "));
+        let note = format!("{note} {}", InterfaceName::join(&self.policy.closed, " "));
         let noted = self.links.set_alias(&self.bridges.name(DEFAULT), &note).await;
         noted.map_err(link("note the forwarding state"))?;
         self.forwarding = self.policy.closed.clone();
@@ -199,7 +199,8 @@ impl Networks {
         let moved = policy != self.policy;
         if moved {
             let network = &policy.networks[0];
-            let (uplink, resolver) = (names(&network.uplinks, ", "), network.resolver);
+            let (uplink, resolver) =
+                (InterfaceName::join(&network.uplinks, ", "), network.resolver);
             tracing::info!(uplink, ?resolver, "the host's network has changed");
         }
         let notes = match moved {
@@ -322,9 +323,4 @@ async fn refuse_unfit(settings: &Settings, links: &Links) -> Result<(), NetworkE
     let problems = problems.map_err(link("look at the interfaces"))?;
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     if problems.is_empty() { Ok(()) } else { Err(NetworkError::Unfit(problems.join("; "))) }
-}
-
-fn names(interfaces: &[InterfaceName], between: &str) -> String {
-    let names: Vec<&str> = interfaces.iter().map(InterfaceName::as_str).collect();
-    names.join(between)
 }

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedSender;
-use wsnic_host::{bridge_mac, tripwire};
+use wsnic_host::{BRIDGE_GROUP, bridge_mac, tripwire};
 use wsnic_os::log::chain;
 use wsnic_os::notify::Notifier;
 use wsnic_os::packet::PacketSocket;
@@ -308,6 +308,7 @@ impl Helper {
 
     /// An interface is gone, whoever did it. True if bridges were made again.
     pub async fn gone(&self, link: &Link) -> bool {
+        self.state.borrow_mut().bridge_is(link.network(), false);
         self.vanished(link);
         (self.bridges.has(link) || self.leaves.has(link)) && self.look_again().await
     }
@@ -421,6 +422,7 @@ impl Helper {
 
     /// Hangs up on a front-end that changes a TAP of its own, which the real one cannot.
     pub fn changed(&self, link: &Link) {
+        self.state.borrow_mut().bridge_is(link.network(), link.up && link.group == BRIDGE_GROUP);
         // Our mark is set when all that is compared stands: earlier messages show a TAP being made.
         let Some(port) = port_of(&link.name).filter(|_| link.group == PORT_GROUP) else { return };
         let changed =

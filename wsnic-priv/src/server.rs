@@ -123,6 +123,7 @@ pub async fn serve(
     tasks
         .run_until(async {
             let ids: Vec<ConnectionId> = kept.iter().map(|kept| kept.id).collect();
+            links.iter().for_each(|link| helper.changed(link));
             helper.adopt(&ids, networks.adopted(), links).await;
             for kept in kept {
                 resume(&helper, kept)?;

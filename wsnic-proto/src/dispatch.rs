@@ -39,7 +39,7 @@ use crate::rooms::RoomKey;
 use crate::settings::Network;
 use crate::slots::{ConnectionId, NotYours};
 use crate::{ErrorCode, Generation, MacAddr, PortId, Reply, Request, RequestId};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
@@ -121,6 +121,8 @@ pub struct State {
     pub ports: Ports,
     bindings: Bindings,
     networks: Vec<(Network, MacAddr)>,
+    /// Networks whose bridge is missing or down.
+    broken: BTreeSet<u16>,
     welcome: Reply,
     connections: HashMap<ConnectionId, Connection>,
     stopping: bool,
@@ -147,6 +149,7 @@ impl State {
             ports,
             bindings: Bindings::default(),
             networks,
+            broken: BTreeSet::new(),
             welcome,
             connections: HashMap::new(),
             stopping: false,
@@ -182,6 +185,18 @@ impl State {
     pub fn answered(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get_mut(&id) {
             connection.in_flight = connection.in_flight.saturating_sub(1);
+        }
+    }
+
+    /// The bridge of a network, if it is one's, is there and up, or not.
+    pub fn bridge_is(&mut self, network: Option<u16>, up: bool) {
+        let Some(network) = network.filter(|number| usize::from(*number) < self.networks.len())
+        else {
+            return;
+        };
+        match up {
+            true => drop(self.broken.remove(&network)),
+            false => drop(self.broken.insert(network)),
         }
     }
 
@@ -237,7 +252,8 @@ impl State {
             }
             Request::Stats { req } => {
                 let (ports, ports_in_all) = self.ports.count(id);
-                Action::Reply(Reply::Stats { req, ports, ports_in_all })
+                let broken = self.broken.len() as u32;
+                Action::Reply(Reply::Stats { req, ports, ports_in_all, broken })
             }
             Request::Ping { req } => Action::Reply(Reply::Pong { req }),
         }
@@ -722,7 +738,14 @@ mod tests {
         let mut state = greeted(3);
         open(&mut state, PEER);
         open(&mut state, OTHER);
-        let stats = Reply::Stats { req: 5, ports: 1, ports_in_all: 2 };
+        state.bridge_is(Some(0), false);
+        state.bridge_is(Some(0), false);
+        state.bridge_is(Some(4711), false);
+        state.bridge_is(None, false);
+        let stats = Reply::Stats { req: 5, ports: 1, ports_in_all: 2, broken: 1 };
+        assert_eq!(say(&mut state, Request::Stats { req: 5 }), Action::Reply(stats));
+        state.bridge_is(Some(0), true);
+        let stats = Reply::Stats { req: 5, ports: 1, ports_in_all: 2, broken: 0 };
         assert_eq!(say(&mut state, Request::Stats { req: 5 }), Action::Reply(stats));
     }
 

@@ -4,6 +4,7 @@
 //! nothing and copy nothing.
 
 use crate::address::MacAddr;
+use std::net::Ipv4Addr;
 
 /// Bytes of the shortest frame that is taken: destination, source and EtherType (IEEE 802.3 §3.1.1).
 /// Padding to 60 bytes is the wire's business, virtio guests send less.
@@ -12,6 +13,7 @@ pub const HEADER_LEN: usize = 14;
 pub const VLAN_TAG_LEN: usize = 4;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 const IP_PROTOCOL_UDP: u8 = 17;
@@ -125,6 +127,19 @@ impl<'a> Frame<'a> {
     /// What stands behind the header.
     pub fn payload(self) -> &'a [u8] {
         self.bytes.get(HEADER_LEN..).unwrap_or_default()
+    }
+
+    /// The IPv4 address that an untagged ARP frame says is its sender's (RFC 826); none in a probe
+    /// (RFC 5227 §2.1.1), and in ARP for anything else than IPv4 on Ethernet.
+    #[inline]
+    pub fn arp_sender(self) -> Option<Ipv4Addr> {
+        if self.ethertype() != ETHERTYPE_ARP {
+            return None;
+        }
+        let [hardware @ .., _, _, _, _, _, _, _, _, a, b, c, d] =
+            *self.payload().first_chunk::<18>()?;
+        let sender = Ipv4Addr::new(a, b, c, d);
+        (hardware == [0, 1, 8, 0, 6, 4] && !sender.is_unspecified()).then_some(sender)
     }
 
     /// True for a UDP datagram (or its first fragment) to port 67: it is the DHCP server's.

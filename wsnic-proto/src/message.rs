@@ -143,6 +143,8 @@ pub enum Reply {
         ports: u32,
         /// Ports open in all.
         ports_in_all: u32,
+        /// Networks whose bridge is missing or down at the moment.
+        broken: u32,
     },
     /// Answers [`Request::Ping`].
     Pong {

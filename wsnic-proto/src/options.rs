@@ -70,6 +70,7 @@ pub enum OptionId {
     DhcpNameserver,
     HelperSocket,
     AdminSocket,
+    MetricsListen,
     User,
     HelperUser,
     Sandbox,
@@ -167,6 +168,8 @@ impl Group {
 pub enum Kind {
     /// A list of IP addresses, at least one.
     Addresses,
+    /// A list of IP addresses with ports.
+    SocketAddresses,
     /// A list of name servers.
     NameServers,
     /// A TCP port.
@@ -218,6 +221,10 @@ impl Kind {
         match self {
             Kind::Addresses => {
                 "IPv4 or IPv6 addresses separated by commas, such as 127.0.0.1, ::1".to_owned()
+            }
+            Kind::SocketAddresses => {
+                "addresses with ports, separated by commas, such as 127.0.0.1:9100, [::1]:9100"
+                    .to_owned()
             }
             Kind::NameServers => {
                 "at most 63 IPv4 addresses separated by commas, such as 9.9.9.9, 1.1.1.1".to_owned()
@@ -284,6 +291,7 @@ impl Kind {
         matches!(
             self,
             Kind::Addresses
+                | Kind::SocketAddresses
                 | Kind::NameServers
                 | Kind::Blocks
                 | Kind::Paths

@@ -17,7 +17,7 @@ pub use network::{
 pub use resolve::resolve;
 
 use crate::address::IpBlock;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// Everything that an operator can set.
@@ -35,6 +35,8 @@ pub struct Settings {
     pub helper_socket: PathBuf,
     /// Where root gives orders to the front-end.
     pub admin_socket: PathBuf,
+    /// Where a monitoring system asks; none: nowhere.
+    pub metrics_listen: Vec<SocketAddr>,
     /// The user that the front-end becomes when it is started as root; None: `wsnic` if there is one, else `nobody`.
     pub user: Option<String>,
     /// The user that the helper becomes when it is started as root; None: `wsnic-priv` if there is one, else a number that nobody has.

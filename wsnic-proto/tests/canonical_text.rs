@@ -5,7 +5,7 @@ mod support;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use support::outcome;
 use wsnic_proto::options::{OPTIONS, Place};
 use wsnic_proto::settings::{
@@ -191,7 +191,8 @@ fn networks() -> impl Strategy<Value = (Network, Vec<Network>)> {
 fn settings() -> impl Strategy<Value = Settings> {
     let user = option::of("[a-z_][a-z0-9_-]{0,20}");
     let sandbox = prop_oneof![Just(Sandbox::Require), Just(Sandbox::Prefer), Just(Sandbox::Off)];
-    let paths = (path(), path());
+    let address = any::<(IpAddr, u16)>().prop_map(|(ip, port)| SocketAddr::new(ip, port.max(1)));
+    let paths = (path(), path(), vec(address, 0..4));
     (server(), door(), networks(), paths, (user.clone(), user, sandbox)).prop_map(
         |(server, door, (network, others), paths, (user, helper_user, sandbox))| Settings {
             server,
@@ -200,6 +201,7 @@ fn settings() -> impl Strategy<Value = Settings> {
             others,
             helper_socket: paths.0,
             admin_socket: paths.1,
+            metrics_listen: paths.2,
             user,
             helper_user,
             sandbox,

@@ -84,6 +84,19 @@ fn wrong_values_name_file_line_option_value_and_remedy() {
             "dhcp_nameserver=\"8.8.8.8:8.8.4.4\" contains \"8.8.8.8:8.8.4.4\", which is not an IP \
              address: give at most 63 IPv4 addresses separated by commas",
         ),
+        (
+            "metrics_listen=127.0.0.1:9100, ::1:9100",
+            "metrics_listen=\"127.0.0.1:9100, ::1:9100\" contains \"::1:9100\", which is no \
+             address with a port: give addresses with ports, separated by commas",
+        ),
+        (
+            "metrics_listen=9100",
+            "metrics_listen=\"9100\" contains \"9100\", which is no address with a port: give",
+        ),
+        (
+            "metrics_listen=127.0.0.1:0",
+            "metrics_listen=\"127.0.0.1:0\" contains \"127.0.0.1:0\", which is no address with",
+        ),
         ("user=a b", "user=\"a b\" is not a user's name: give the name of a user"),
         ("user=-o", "user=\"-o\" is not a user's name: give the name of a user"),
     ] {

@@ -40,7 +40,7 @@ enum Seen {
     Message(Vec<u8>),
     Text(usize),
     Ping(Vec<u8>),
-    Pong,
+    Pong(Vec<u8>),
     Close(Option<u16>),
 }
 
@@ -84,7 +84,7 @@ fn decode(sent: &[u8], unmasked: bool, mut len_of_read: impl FnMut() -> usize) -
                 Event::Message(bytes) | Event::Assembled(bytes) => Seen::Message(bytes.to_vec()),
                 Event::Text(len) => Seen::Text(len),
                 Event::Ping(bytes) => Seen::Ping(bytes.to_vec()),
-                Event::Pong => Seen::Pong,
+                Event::Pong(bytes) => Seen::Pong(bytes.to_vec()),
                 Event::Close(code) => Seen::Close(code),
             }));
             at += used;
@@ -116,7 +116,7 @@ fn model(sent: &[u8], unmasked_control: bool) -> Outcome {
                 Err(violation) => return Outcome { violation: Some(violation), ..outcome },
             },
             9 => outcome.seen.push(Seen::Ping(payload)),
-            10 => outcome.seen.push(Seen::Pong),
+            10 => outcome.seen.push(Seen::Pong(payload)),
             _ => {
                 outcome.texts |= opcode == 1;
                 let (kind, mut content) = open.take().unwrap_or((opcode, Vec::new()));
@@ -280,7 +280,7 @@ fn tungstenite(sent: &[u8]) -> Vec<Seen> {
         seen.push(match message {
             Message::Binary(bytes) => Seen::Message(bytes.to_vec()),
             Message::Ping(bytes) => Seen::Ping(bytes.to_vec()),
-            Message::Pong(_) => Seen::Pong,
+            Message::Pong(bytes) => Seen::Pong(bytes.to_vec()),
             Message::Text(text) => Seen::Text(text.len()),
             Message::Close(_) | Message::Frame(_) => break,
         });

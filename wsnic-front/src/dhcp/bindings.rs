@@ -59,6 +59,11 @@ impl Bindings {
         self.by_mac.get(&mac).copied()
     }
 
+    /// Offers and leases.
+    pub(super) fn count_live(&self) -> usize {
+        self.deadlines.len()
+    }
+
     /// Every bound address, in no order.
     pub(super) fn indices(&self) -> Vec<u32> {
         self.by_index.keys().copied().collect()

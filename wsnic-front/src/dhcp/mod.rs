@@ -27,7 +27,7 @@ pub use host_name::HostName;
 pub(crate) use lease_file::{LeaseFile, LeaseFileError, OpenedLeases};
 pub use pool::Refusal;
 pub use request::Malformed;
-pub use server::{Event, Outcome, Server};
+pub use server::{Answers, Event, Outcome, Server};
 
 use std::net::Ipv4Addr;
 use wsnic_proto::{MacAddr, Plan};

@@ -339,6 +339,16 @@ impl Pool {
         statics.into_iter().for_each(|index| self.unused(index));
     }
 
+    /// Addresses that are leased or offered, and addresses that there are.
+    pub(super) fn count(&self) -> (usize, u32) {
+        (self.bindings.count_live(), self.span)
+    }
+
+    /// Whether a MAC that nobody knows would get no address.
+    pub(super) fn is_exhausted(&mut self, now: u64) -> bool {
+        self.choose(now, None).is_none()
+    }
+
     /// Whether `mac` is offered or leases `address` on `port`.
     fn held(&self, port: PortKey, mac: MacAddr, address: Ipv4Addr) -> Option<u32> {
         let index =

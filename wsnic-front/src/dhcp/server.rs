@@ -11,12 +11,36 @@ use super::{Config, HostName, Lease, PortKey};
 use dhcproto::v4::MessageType;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::ops::AddAssign;
 use wsnic_proto::{Frame, MacAddr};
 
 /// The DHCP server of one network.
 pub struct Server {
     config: Config,
     pool: Pool,
+    answers: Answers,
+}
+
+/// Answers since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answers {
+    /// DHCPOFFER.
+    pub offers: u64,
+    /// DHCPACK.
+    pub acks: u64,
+    /// DHCPNAK.
+    pub naks: u64,
+    /// Guests that got none, because no address was left.
+    pub exhausted: u64,
+}
+
+impl AddAssign for Answers {
+    fn add_assign(&mut self, other: Answers) {
+        self.offers += other.offers;
+        self.acks += other.acks;
+        self.naks += other.naks;
+        self.exhausted += other.exhausted;
+    }
 }
 
 /// What is to be done about one frame.
@@ -85,7 +109,7 @@ impl Server {
     /// A server that remembers `leases`, from [`super::LeaseFile::open`] or empty.
     pub fn new(config: Config, leases: Vec<Lease>) -> Server {
         let pool = Pool::new(config.plan, leases);
-        Server { config, pool }
+        Server { config, pool, answers: Answers::default() }
     }
 
     /// Answers `frame`, untagged, without FCS, from the guest on `port`; `now` in seconds since 1970.
@@ -131,13 +155,33 @@ impl Server {
         self.pool.close_port(now, port);
     }
 
+    /// What was answered.
+    pub fn answers(&self) -> Answers {
+        self.answers
+    }
+
+    /// Addresses that are leased or offered, and addresses that there are.
+    pub fn leases(&mut self, now: u64) -> (usize, u32) {
+        self.pool.tick(now);
+        self.pool.count()
+    }
+
+    /// Whether one more guest would get no address; `now` in seconds since 1970.
+    pub fn is_exhausted(&mut self, now: u64) -> bool {
+        self.pool.tick(now);
+        self.pool.is_exhausted(now)
+    }
+
     /// RFC 2131 §4.3.1.
     fn discover(&mut self, now: u64, port: PortKey, query: &Query) -> Outcome {
         match self.pool.offer(now, port, query.mac, query.requested) {
             Some(address) => {
                 Outcome { reply: self.reply(query, Answer::Offer(address)), ..Outcome::default() }
             }
-            None => Outcome::of(Event::Exhausted { mac: query.mac }),
+            None => {
+                self.answers.exhausted += 1;
+                Outcome::of(Event::Exhausted { mac: query.mac })
+            }
         }
     }
 
@@ -203,7 +247,12 @@ impl Server {
         Outcome { reply, ..Outcome::default() }
     }
 
-    fn reply(&self, query: &Query, answer: Answer) -> Option<Vec<u8>> {
+    fn reply(&mut self, query: &Query, answer: Answer) -> Option<Vec<u8>> {
+        *match answer {
+            Answer::Offer(_) => &mut self.answers.offers,
+            Answer::Lease(_) | Answer::Parameters(_) => &mut self.answers.acks,
+            Answer::Refusal => &mut self.answers.naks,
+        } += 1;
         reply::frame(&self.config, query, answer)
     }
 

@@ -574,6 +574,15 @@ pub static OPTIONS: &[OptionSpec] = &[
         ..ROW
     },
     OptionSpec {
+        id: OptionId::MetricsListen,
+        name: "metrics_listen",
+        metavar: "ADDRESSES",
+        kind: Kind::SocketAddresses,
+        help: "Where to answer GET /metrics (Prometheus), /healthz and /readyz. Unset: nowhere but on \
+               the admin socket. Who reaches it may read it.",
+        ..ROW
+    },
+    OptionSpec {
         id: OptionId::User,
         name: "user",
         metavar: "NAME",

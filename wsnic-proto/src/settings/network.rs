@@ -94,10 +94,9 @@ impl Network {
             Some(resolver) => format!("names by {resolver}"),
             None => "NO NAMES".to_owned(),
         };
-        let names: Vec<&str> = uplinks.iter().map(InterfaceName::as_str).collect();
-        let uplink = match names.as_slice() {
+        let uplink = match uplinks {
             [] => "nothing yet, there is no default route".to_owned(),
-            names => names.join(", "),
+            uplinks => InterfaceName::join(uplinks, ", "),
         };
         format!("guests reach {reach}; by {uplink}, {dns}")
     }
@@ -208,6 +207,11 @@ impl InterfaceName {
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Names with something `between` them.
+    pub fn join(names: &[InterfaceName], between: &str) -> String {
+        names.iter().map(InterfaceName::as_str).collect::<Vec<_>>().join(between)
     }
 }
 

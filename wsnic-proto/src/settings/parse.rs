@@ -2,7 +2,7 @@
 
 use super::{GuestAccess, Nat, Network};
 use crate::address::Cidr;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 /// Ranges that are not the Internet: private, carrier NAT, link-local (RFC 1918, 6598, 3927).
@@ -34,6 +34,17 @@ pub(super) fn listen_address(text: &str) -> Option<IpAddr> {
         Some(inner) => inner.parse().ok().map(IpAddr::V6),
         None => text.parse().ok(),
     }
+}
+
+/// An address and a port other than 0; the name localhost is understood.
+pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.rsplit_once(':')?;
+    // Without brackets the last part of an IPv6 address would be taken for the port.
+    if address.contains(':') && !address.starts_with('[') {
+        return None;
+    }
+    let port = number(port).and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)?;
+    Some(SocketAddr::new(listen_address(address)?, port))
 }
 
 /// The same items, each at its first place only.

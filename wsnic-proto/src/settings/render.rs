@@ -41,6 +41,7 @@ impl Settings {
             (OptionId::IdleTime, door.idle_time.to_string()),
             (OptionId::HelperSocket, path(Some(&self.helper_socket))),
             (OptionId::AdminSocket, path(Some(&self.admin_socket))),
+            (OptionId::MetricsListen, list(&self.metrics_listen)),
             (OptionId::User, user.clone().unwrap_or_default()),
             (OptionId::HelperUser, helper_user.clone().unwrap_or_default()),
             (OptionId::Sandbox, word(*sandbox, &Sandbox::WORDS)),

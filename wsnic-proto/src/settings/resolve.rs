@@ -120,6 +120,11 @@ impl Resolver<'_> {
             self.required(OptionId::HelperSocket, "is no such path", parse::socket_path)?;
         let admin_socket =
             self.required(OptionId::AdminSocket, "is no such path", parse::socket_path)?;
+        let metrics_listen = self.list(OptionId::MetricsListen, |item| {
+            parse::socket_address(item).ok_or_else(|| {
+                format!("contains {}, which is no address with a port", quoted(item))
+            })
+        })?;
         let user = self.optional(OptionId::User, "is not a user's name", parse::user)?;
         let helper_user =
             self.optional(OptionId::HelperUser, "is not a user's name", parse::user)?;
@@ -131,6 +136,7 @@ impl Resolver<'_> {
             others: Vec::new(),
             helper_socket,
             admin_socket,
+            metrics_listen,
             user,
             helper_user,
             sandbox,
