@@ -32,6 +32,7 @@ NEEDED="
 	htpasswd:apache2-utils
 	haproxy:haproxy
 	promtool:prometheus
+	tshark:tshark
 	chromium:chromium
 	certutil:libnss3-tools
 	python3:python3

@@ -1,8 +1,14 @@
-//! What an operator sees and does: `wsnic status`, `wsnic sessions`, `wsnic kick`, `wsnic pardon`.
+//! What an operator sees and does: `wsnic status`, `wsnic sessions`, `wsnic top`, `wsnic kick`,
+//! `wsnic pardon`.
 
+use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::process::Command;
-use wsnic_tests::{Lab, RawGuest, Server, address, run_wsnic, wait_until};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+use wsnic_tests::frames::{self, BROADCAST};
+use wsnic_tests::{
+    Lab, NativeGuest, RawGuest, Server, address, run_wsnic, wait_until, wsnic as program,
+};
 
 const ADMIN: &str = "/run/wsnic-admin.sock";
 
@@ -41,7 +47,8 @@ fn sessions_are_listed_with_who_where_and_how_much() {
     let line = text.lines().find(|line| line.contains("wstap0")).expect("the first guest");
     let mac = one.mac.map(|byte| format!("{byte:02x}")).join(":");
     assert!(line.contains(&address::UPLINK.to_string()) && line.contains(&mac), "{line}");
-    assert!(line.contains("anyone"), "{line}");
+    assert!(line.contains("anyone") && line.contains(" default "), "{line}");
+    assert!(line.contains(&one.ip.to_string()), "by DHCP: {line}");
     let json = says(&lab, &["sessions", "--json"]);
     assert!(json.starts_with('[') && json.contains("\"port\":\"wstap1\""), "{json}");
     let status = says(&lab, &["status"]);
@@ -107,5 +114,110 @@ fn only_root_gives_orders() {
         assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     }
     server.stop();
+    lab.finish();
+}
+
+#[test]
+fn addresses_that_a_guest_names_in_arp_are_listed_the_last_one_first() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let mut guest = RawGuest::join(&lab);
+    let leased = guest.ip;
+    let other = std::net::Ipv4Addr::new(192, 168, 86, 77);
+    guest.send(&frames::arp_request(guest.mac, other, other));
+    // A probe names nothing (RFC 5227), and what is no ARP for IPv4 neither.
+    guest.send(&frames::arp_request(guest.mac, [0; 4].into(), leased));
+    guest.send(&frames::ethernet(BROADCAST, guest.mac, frames::ARP, &[0xff; 28]));
+    wait_until("both are listed", || {
+        let json = says(&lab, &["sessions", "--json"]);
+        json.contains(&format!("\"addresses\":[\"{other}\",\"{leased}\"]"))
+    });
+    guest.ping_gateway(10);
+    assert!(says(&lab, &["sessions"]).contains(&format!(" {leased},{other} ")), "used again");
+    drop(guest);
+    server.stop();
+    lab.finish();
+}
+
+#[test]
+fn the_round_trip_is_known_of_quiet_and_of_busy_clients() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let mut quiet = RawGuest::connect(&lab);
+    let busy = NativeGuest::join(&lab);
+    let mut flood = busy.netns.spawn(
+        Command::new("ping")
+            .args(["-f", "-q", &address::GATEWAY.to_string()])
+            .stdout(Stdio::null()),
+    );
+    let rtt = |port: &str| {
+        let json: serde_json::Value =
+            serde_json::from_str(&says(&lab, &["sessions", "--json"])).expect("JSON");
+        let row = json.as_array().expect("a list").iter().find(|row| row["port"] == port);
+        row.and_then(|row| Some((row["rtt_us"].as_u64()?, row["rtt_seconds_ago"].as_u64()?)))
+    };
+    wait_until("both have answered a ping", || {
+        // Its WebSocket answers while it is read.
+        quiet.receive_within(Duration::from_millis(10));
+        rtt("wstap0").is_some() && rtt("wstap1").is_some()
+    });
+    let (micros, ago) = rtt("wstap0").expect("known");
+    assert!(micros > 0 && ago < 60, "{micros} µs, {ago} s ago");
+    let text = says(&lab, &["sessions"]);
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines[0].find("RTT").expect("a column");
+    assert!(lines[1..].iter().all(|line| line[at..].contains("s (")), "{text}");
+    flood.kill().expect("it runs");
+    flood.wait().expect("a child can be waited for");
+    drop((quiet, busy));
+    server.stop();
+    lab.finish();
+}
+
+#[test]
+fn top_shows_who_moves_most_once_without_a_terminal_and_live_on_one() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let idle = RawGuest::join(&lab);
+    let busy = NativeGuest::join(&lab);
+    let mut flood = busy.netns.spawn(
+        Command::new("ping")
+            .args(["-f", "-q", &address::GATEWAY.to_string()])
+            .stdout(Stdio::null()),
+    );
+    let text = says(&lab, &["top"]);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("2 sessions  from guests "), "{text}");
+    assert!(lines[2].starts_with("ID  SENT/s  GOT/s  FRAMES/s  RTT"), "{text}");
+    assert!(lines[3].contains("wstap1") && lines[4].contains("wstap0"), "{text}");
+    let frames = lines[3].split_whitespace().nth(3).expect("frames");
+    assert!(frames != "0" && !text.contains('\x1b'), "{text}");
+    // script(1) gives it a terminal.
+    let line = format!("{} top -c {}", program().display(), lab.file("wsnic.conf").display());
+    let mut command = Command::new("script");
+    command.args(["-q", "-e", "-c", &line, "/dev/null"]).env("TERM", "xterm");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut live = lab.srv.spawn(&mut command);
+    let (mut keys, mut screen) = (live.stdin.take().expect("a pipe"), live.stdout.take());
+    let screen = screen.as_mut().expect("a pipe");
+    let (mut seen, mut part) = (Vec::new(), [0; 4096]);
+    // Drawn, and drawn anew.
+    while seen.windows(3).filter(|three| three == b"\x1b[H").count() < 3 {
+        let len = screen.read(&mut part).expect("the terminal is there");
+        assert!(len > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&part[..len]);
+    }
+    keys.write_all(b"xq").expect("it reads keys");
+    screen.read_to_end(&mut seen).expect("the terminal is there");
+    assert!(live.wait().expect("a child can be waited for").success());
+    let text = String::from_utf8_lossy(&seen).into_owned();
+    assert!(text.contains("\x1b[?1049h") && text.contains("wstap1"), "{text:?}");
+    assert!(text.trim_end().ends_with("\x1b[?25h\x1b[?1049l"), "the terminal is as it was");
+    flood.kill().expect("it runs");
+    flood.wait().expect("a child can be waited for");
+    drop((idle, busy));
+    server.stop();
+    let (good, output) = wsnic(&lab, &["top"]);
+    assert!(!good && output.contains("admin_socket"), "{output}");
     lab.finish();
 }

@@ -34,26 +34,68 @@ pub enum OrderError {
 /// # Errors
 /// Nobody hears it, or it is refused.
 pub async fn order(socket: &Path, what: &str, body: &[u8]) -> Result<String, OrderError> {
-    let answer = timeout(LIMIT, ask(socket, what, body)).await.map_err(|_| OrderError::Silent)?;
-    let path = socket.to_owned();
-    let answer = answer.map_err(|source| OrderError::NotThere { path, source })?;
-    let text = String::from_utf8_lossy(&answer);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    match head.split(' ').nth(1) {
-        Some(status) if status.starts_with('2') => Ok(body.to_owned()),
-        Some(_) => Err(OrderError::Refused(body.trim().to_owned())),
-        None => Err(OrderError::Silent),
+    let answered = async {
+        let (good, mut stream) = ask(socket, what, body).await?;
+        Ok((good, rest(&mut stream).await?))
+    };
+    match answer(socket, answered).await? {
+        (true, text) => Ok(text),
+        (false, why) => Err(OrderError::Refused(why.trim().to_owned())),
     }
 }
 
-async fn ask(path: &Path, what: &str, body: &[u8]) -> io::Result<Vec<u8>> {
+/// Sends an order without a body whose answer has no end; the connection, at the begin of the answer's
+/// body.
+///
+/// # Errors
+/// As [`order`].
+pub async fn stream(socket: &Path, what: &str) -> Result<UnixStream, OrderError> {
+    let answered = async {
+        let (good, mut stream) = ask(socket, what, &[]).await?;
+        let why = if good { String::new() } else { rest(&mut stream).await? };
+        Ok((good, why, stream))
+    };
+    match answer(socket, answered).await? {
+        (true, _, stream) => Ok(stream),
+        (false, why, _) => Err(OrderError::Refused(why.trim().to_owned())),
+    }
+}
+
+/// What is answered in time.
+async fn answer<T>(
+    socket: &Path,
+    asked: impl Future<Output = io::Result<T>>,
+) -> Result<T, OrderError> {
+    match timeout(LIMIT, asked).await {
+        Err(_) => Err(OrderError::Silent),
+        // It has hung up.
+        Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => Err(OrderError::Silent),
+        Ok(answer) => {
+            answer.map_err(|source| OrderError::NotThere { path: socket.to_owned(), source })
+        }
+    }
+}
+
+/// Sends an order; whether it is answered with good news, and the connection behind the head of the
+/// answer.
+async fn ask(path: &Path, what: &str, body: &[u8]) -> io::Result<(bool, UnixStream)> {
     let mut stream = UnixStream::connect(path).await?;
     let head = format!("{what} HTTP/1.1\r\nHost: wsnic\r\nContent-Length: {}\r\n\r\n", body.len());
     stream.write_all(head.as_bytes()).await?;
     stream.write_all(body).await?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await?;
-    Ok(answer)
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await?);
+    }
+    let status = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
+    Ok((status.starts_with(b"2"), stream))
+}
+
+/// All that is still to come.
+async fn rest(stream: &mut UnixStream) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).await?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// [`order`], for a command that does nothing else.

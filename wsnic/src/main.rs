@@ -6,14 +6,18 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod capture;
 mod cert;
 mod check;
 mod child;
 mod host_firewall;
 mod operator;
 mod reload;
+mod rows;
 mod run;
+mod terminal;
 mod token;
+mod top;
 mod words;
 
 use std::process::ExitCode;

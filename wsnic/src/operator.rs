@@ -1,7 +1,9 @@
 //! What an operator sees of a wsnic that runs, and does to it: `wsnic status`, `wsnic sessions`,
-//! `wsnic kick`, `wsnic pardon`.
+//! `wsnic top`, `wsnic capture`, `wsnic kick`, `wsnic pardon`.
 
 use crate::admin::{OrderError, order_now};
+use crate::rows::{Row, age, sessions};
+use crate::{capture, top};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
 use std::fmt::Write as _;
@@ -10,22 +12,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use wsnic_os::log::{chain, say};
 
-/// Columns of `wsnic sessions`: name in JSON, heading.
-const COLUMNS: [(&str, &str); 10] = [
-    ("id", "ID"),
-    ("client", "CLIENT"),
-    ("identity", "IDENTITY"),
-    ("port", "PORT"),
-    ("mac", "MAC"),
-    ("seconds", "AGE"),
-    ("bytes_in", "SENT"),
-    ("bytes_out", "GOT"),
-    ("frames_in", "FRAMES"),
-    ("dropped", "DROPPED"),
-];
-
 /// The words of this file.
-pub const WORDS: [&str; 4] = ["status", "sessions", "kick", "pardon"];
+pub const WORDS: [&str; 6] = ["status", "sessions", "top", "capture", "kick", "pardon"];
 
 /// Adds the arguments of a word.
 pub fn with_arguments(command: Command, word: &str) -> Command {
@@ -35,6 +23,8 @@ pub fn with_arguments(command: Command, word: &str) -> Command {
         .help("Print what wsnic answers, which is JSON");
     match word {
         "status" | "sessions" => command.arg(json),
+        "top" => command,
+        "capture" => capture::with_arguments(command),
         "kick" => command
             .arg(
                 Arg::new("id")
@@ -75,13 +65,20 @@ fn seconds(text: &str) -> Result<u32, String> {
 
 /// Does what a word of [`WORDS`] says.
 pub fn operate(word: &str, matches: &ArgMatches, socket: &Path) -> ExitCode {
-    match answer(word, matches, socket) {
-        Ok(text) => {
-            say(text.trim_end());
-            ExitCode::SUCCESS
-        }
+    let done = match word {
+        "capture" => capture::capture(matches, socket)
+            // Standard output may be the capture itself.
+            .map(|text| eprintln!("{text}"))
+            .map_err(|error| chain(&error)),
+        "top" => top::top(socket).map_err(|error| chain(&error)),
+        word => answer(word, matches, socket)
+            .map(|text| say(text.trim_end()))
+            .map_err(|error| chain(&error)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("wsnic: {}", chain(&error));
+            eprintln!("wsnic: {error}");
             ExitCode::FAILURE
         }
     }
@@ -109,9 +106,12 @@ fn answer(word: &str, matches: &ArgMatches, socket: &Path) -> Result<String, Ord
     if matches.get_flag("json") {
         return Ok(text);
     }
-    let value: Value =
-        serde_json::from_str(&text).map_err(|error| OrderError::Refused(error.to_string()))?;
-    Ok(if word == "status" { status(&value) } else { sessions(&value) })
+    let wrong = |error: serde_json::Error| OrderError::Refused(error.to_string());
+    Ok(if word == "status" {
+        status(&serde_json::from_str(&text).map_err(wrong)?)
+    } else {
+        sessions(&serde_json::from_str::<Vec<Row>>(&text).map_err(wrong)?)
+    })
 }
 
 fn status(value: &Value) -> String {
@@ -134,43 +134,9 @@ fn status(value: &Value) -> String {
     text
 }
 
-fn sessions(value: &Value) -> String {
-    let cell = |row: &Value, name: &str| match &row[name] {
-        Value::String(text) => text.clone(),
-        Value::Number(number) if name == "seconds" => age(number.as_u64().unwrap_or_default()),
-        Value::Number(number) => number.to_string(),
-        _ => "-".to_owned(),
-    };
-    let rows = value.as_array().into_iter().flatten();
-    let rows = rows.map(|row| COLUMNS.map(|(name, _)| cell(row, name)));
-    let table: Vec<_> =
-        std::iter::once(COLUMNS.map(|(_, head)| head.to_owned())).chain(rows).collect();
-    let mut text = String::new();
-    for row in &table {
-        for (column, cell) in row.iter().enumerate() {
-            let width = table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-            let _ = write!(text, "{cell:<width$}  ");
-        }
-        text.truncate(text.trim_end().len());
-        text.push('\n');
-    }
-    text
-}
-
-/// Seconds, in the unit that fits.
-fn age(seconds: u64) -> String {
-    match seconds {
-        0..120 => format!("{seconds}s"),
-        120..7200 => format!("{}m", seconds / 60),
-        7200..172_800 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86_400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn times_are_understood_with_and_without_a_unit() {
@@ -181,23 +147,5 @@ mod tests {
         for wrong in ["", "h", "1w", "-1", "1.5h", "99999999d"] {
             assert!(seconds(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn sessions_stand_in_columns() {
-        let rows = json!([
-            {"id": 1, "client": "192.0.2.1:5", "identity": "anyone", "port": "wstap0", "mac": null,
-             "seconds": 30, "bytes_in": 1, "bytes_out": 2, "frames_in": 3, "dropped": 0},
-            {"id": 12, "client": "::1", "identity": "alice (token)", "port": "wstap1",
-             "mac": "02:00:00:00:00:01", "seconds": 7500, "bytes_in": 1000, "bytes_out": 2,
-             "frames_in": 3, "dropped": 0},
-        ]);
-        let text = sessions(&rows);
-        let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 3);
-        let at = |line: &str, text: &str| line.find(text).expect("a column");
-        assert_eq!(at(lines[0], "PORT"), at(lines[1], "wstap0"));
-        assert_eq!(at(lines[0], "AGE"), at(lines[2], "2h"));
-        assert!(lines[1].contains(" -  ") && lines[1].contains("30s"), "{text}");
     }
 }

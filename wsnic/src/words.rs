@@ -12,7 +12,9 @@ const SUBCOMMANDS: &str = "\
 Commands:
   wsnic run      start wsnic in the foreground (also without a word)
   wsnic status   sessions, refusals and bans of a wsnic that runs
-  wsnic sessions who is in: client, identity, port, MAC, age, bytes
+  wsnic sessions who is in: client, identity, network, port, addresses, age, round trip, bytes
+  wsnic top      the same, live: who moves how much
+  wsnic capture  what goes between a guest and the network, as a file for Wireshark
   wsnic kick     end a session, with --ban keep its address out; wsnic pardon lets it in again
   wsnic reload   hand new certificates and lists of clients to a wsnic that runs
   wsnic cert     make a self-signed certificate for wss://, and say how to trust it
