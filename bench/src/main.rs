@@ -30,11 +30,12 @@ use table::Table;
 type Section = (&'static str, fn(&Options, &mut Table));
 
 /// What there is to measure, in the order of the table.
-const SECTIONS: [Section; 13] = [
+const SECTIONS: [Section; 14] = [
     ("tcp", section::tcp::run),
     ("small", section::small::run),
     ("latency", section::latency::run),
     ("memory", section::idle::memory),
+    ("sessions", section::sessions::run),
     ("storm", section::storm::run),
     ("idle", section::idle::others),
     ("fairness", section::fairness::run),

@@ -4,7 +4,7 @@ use std::process::Command;
 use wsnic_tests::wsnic;
 
 /// What its lines are about, section by section.
-const SECTIONS: [(&str, &[&str]); 13] = [
+const SECTIONS: [(&str, &[&str]); 14] = [
     (
         "tcp",
         &[
@@ -19,6 +19,15 @@ const SECTIONS: [(&str, &[&str]); 13] = [
     ("small", &["64-byte UDP frames from guest", "64-byte UDP frames to guest"]),
     ("latency", &["round trip of a small frame, median", "the same, 99th percentile"]),
     ("memory", &["front-end's memory per idle client", "helper's memory per idle client"]),
+    (
+        "sessions",
+        &[
+            "GET /sessions, 6 sessions, median",
+            "the same, 99th percentile",
+            "the command wsnic sessions, 6 sessions, median",
+            "round trip of a guest, asked 10 times/s, median",
+        ],
+    ),
     ("storm", &["200 connects/s, all stay, 99th", "200 connects/s, come and go, refused"]),
     ("idle", &["TCP from guest, 5 idle others", "TCP to guest, 5 idle others"]),
     (
@@ -79,7 +88,7 @@ fn a_quick_benchmark_of_speed_measures_everything() {
 
 #[test]
 fn a_quick_benchmark_of_many_guests_measures_everything() {
-    check(&["memory", "storm", "idle", "fairness"]);
+    check(&["memory", "sessions", "storm", "idle", "fairness"]);
 }
 
 #[test]

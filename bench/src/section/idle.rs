@@ -69,7 +69,7 @@ pub fn others(options: &Options, table: &mut Table) {
 }
 
 /// Clients that have moved one frame each.
-fn connect(stage: &Stage, count: usize, from: usize) -> Vec<Client> {
+pub fn connect(stage: &Stage, count: usize, from: usize) -> Vec<Client> {
     let clients: Vec<Client> = (from..from + count)
         .map(|number| {
             let [.., a, b] = (number as u32).to_be_bytes();

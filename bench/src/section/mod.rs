@@ -7,6 +7,7 @@ pub mod idle;
 pub mod latency;
 pub mod locks;
 pub mod sandbox;
+pub mod sessions;
 pub mod small;
 pub mod start;
 pub mod storm;
