@@ -115,6 +115,11 @@ impl Client {
         self.stream.write_all(&message).expect("the server takes a frame");
     }
 
+    /// Tells the server that there is somebody, without a frame.
+    pub fn live(&mut self) {
+        self.stream.write_all(&PONG_MESSAGE).expect("the server takes a pong");
+    }
+
     /// Sends datagrams with this much payload to the gateway, as fast as the server takes them.
     pub fn flood(&self, payload: usize) -> Busy {
         let udp = frames::udp(7, SINK, &vec![0x5a; payload]);

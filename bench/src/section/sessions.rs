@@ -14,6 +14,10 @@ use wsnic_tests::run_wsnic;
 const ADMIN: &str = "/run/wsnic-admin.sock";
 /// Time from one question to the next, while a guest's round trips are measured.
 const PAUSE: Duration = Duration::from_millis(100);
+/// What they have sent has been dealt with by then.
+const SETTLED: Duration = Duration::from_millis(500);
+/// Clients that connect before those that are there say something again.
+const IN_A_ROW: usize = 1000;
 /// Guests that do something.
 const BUSY: usize = 1;
 /// What an operator does not notice, in milliseconds.
@@ -22,12 +26,20 @@ const BAR: Bound = Bound::AtMost(100.0);
 /// Waits of the operator, and round trips of a guest with him and without.
 pub fn run(options: &Options, table: &mut Table) {
     let stage = Stage::wsnic(&format!("max_clients = {}\n", options.clients + BUSY));
+    let mut idle: Vec<Client> = Vec::new();
+    while idle.len() < options.clients {
+        // They answer no ping, and are not to be taken for dead.
+        idle.iter_mut().for_each(Client::live);
+        let some = IN_A_ROW.min(options.clients - idle.len());
+        idle.extend(connect(&stage, some, BUSY + idle.len()));
+    }
     let mut guest = Client::join(&stage, 0);
-    let idle = connect(&stage, options.clients, BUSY);
     let count = idle.len() + BUSY;
     let (mut asked, mut commands) = (Vec::new(), Vec::new());
     let (mut middle, mut slow) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
+        idle.iter_mut().for_each(Client::live);
+        std::thread::sleep(SETTLED);
         let alone = round_trips(&mut guest, options.window);
         let stop = AtomicBool::new(false);
         let watched = std::thread::scope(|scope| {
