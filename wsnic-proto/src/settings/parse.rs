@@ -37,11 +37,11 @@ pub(super) fn listen_address(text: &str) -> Option<IpAddr> {
 }
 
 /// The same items, each at its first place only.
-pub(super) fn without_repetitions(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+pub(super) fn without_repetitions<T: PartialEq>(items: Vec<T>) -> Vec<T> {
     let mut unique = Vec::new();
-    for address in addresses {
-        if !unique.contains(&address) {
-            unique.push(address);
+    for item in items {
+        if !unique.contains(&item) {
+            unique.push(item);
         }
     }
     unique
