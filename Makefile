@@ -5,17 +5,21 @@ CARGO ?= cargo
 # Options for wsnic, such as ARGS="--ws-server-addr 0.0.0.0 -v".
 ARGS ?=
 DESTDIR ?=
+# The day that man pages show.
+SOURCE_DATE_EPOCH ?= $(shell date +%s)
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 PROGRAMS := wsnic wsnic-priv wsnic-front
+# Makes man pages and completions, and is no part of what is installed.
+MANUAL ?= $(TARGET)/debug/wsnic-manual
 # Where cargo puts what "make test" installs.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 CARGO_DENY_VERSION := 0.20.2
 # "make run" works for any user who may use sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: run build test setup lint deny fuzz conformance bench soak install install-files clean
+.PHONY: run build test setup lint deny fuzz conformance bench soak install manual install-files clean
 
 # Defaults, and the Internet for guests by the interface of the default route.
 run: build
@@ -94,7 +98,11 @@ soak: build
 	@$(CARGO) build --locked --release --package wsnic-tests --bin wsnic-soak
 	@$(SUDO) env WSNIC_BIN_DIR=$(RELEASE) SOAK_FRAMES=$(SOAK_FRAMES) $(RELEASE)/wsnic-soak
 
-install: build install-files
+install: build manual install-files
+
+manual:
+	@echo "== building what makes the manual"
+	@$(CARGO) build --locked --package wsnic-manual
 
 # What is built lies in RELEASE.
 install-files:
@@ -103,10 +111,11 @@ install-files:
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service systemd/*.socket
 	install -D -m 0644 systemd/wsnic.sysusers $(DESTDIR)/usr/lib/sysusers.d/wsnic.conf
 	install -D -m 0644 systemd/wsnic.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/wsnic.conf
+	umask 022 && $(MANUAL) $(DESTDIR)/usr/share $$(date -u -d @$(SOURCE_DATE_EPOCH) +%F)
 	@# A configuration that is there stays.
 	install -d -m 0755 $(DESTDIR)/etc/wsnic
-	test -e $(DESTDIR)/etc/wsnic/wsnic.conf || $(RELEASE)/wsnic template | \
-		install -m 0644 /dev/stdin $(DESTDIR)/etc/wsnic/wsnic.conf
+	test -e $(DESTDIR)/etc/wsnic/wsnic.conf || \
+		install -m 0644 -t $(DESTDIR)/etc/wsnic $(DESTDIR)/usr/share/doc/wsnic/wsnic.conf
 
 clean:
 	$(CARGO) clean

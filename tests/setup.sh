@@ -35,6 +35,10 @@ NEEDED="
 	certutil:libnss3-tools
 	python3:python3
 	pip3:python3-pip
+	man:man-db
+	mandoc:mandoc
+	zsh:zsh
+	fish:fish
 "
 
 say() {

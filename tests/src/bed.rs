@@ -37,6 +37,7 @@ pub fn install(root: &Path) {
     // The variables of a make that runs the tests are not for this one.
     make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
     make.arg(format!("RELEASE={}", built.display())).arg(format!("DESTDIR={}", root.display()));
+    make.arg(format!("MANUAL={}", built.join("wsnic-manual").display()));
     let output = make.output().expect("make runs");
     assert!(output.status.success(), "make install-files: {}", printed(&output));
 }

@@ -5,19 +5,8 @@
 //! a word it runs, as command lines of earlier versions expect.
 #![forbid(unsafe_code)]
 
-mod admin;
-mod cert;
-mod check;
-mod child;
-mod host_firewall;
-mod operator;
-mod reload;
-mod run;
-mod token;
-mod words;
-
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    words::dispatch(std::env::args_os().collect())
+    wsnic::words::dispatch(std::env::args_os().collect())
 }

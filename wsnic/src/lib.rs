@@ -1,0 +1,13 @@
+//! wsnic, the command that people type: its parts, and [`words::tree`] for those who describe it.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod cert;
+mod check;
+mod child;
+mod host_firewall;
+mod operator;
+mod reload;
+mod run;
+mod token;
+pub mod words;
