@@ -13,6 +13,7 @@ pub mod autobahn;
 mod bed;
 pub mod browser;
 pub mod clients;
+mod container;
 mod door;
 pub mod frames;
 pub mod inspect;
@@ -35,6 +36,7 @@ pub mod v86;
 mod wired;
 
 pub use bed::{Bed, UNITS, install, printed};
+pub use container::{Container, Engine};
 pub use door::{Door, Fragment, HANDSHAKE, Response, opcode};
 pub use keeper::Keeper;
 pub use lab::{Lab, address};

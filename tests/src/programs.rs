@@ -19,6 +19,35 @@ pub fn front_end() -> PathBuf {
     bin_dir().join("wsnic-front")
 }
 
+/// Puts the same programs as static ones into a folder: those of the folder that `WSNIC_STATIC_DIR`
+/// names, or built now, which takes a minute the first time.
+pub fn static_programs(folder: &Path) {
+    let mut get = match std::env::var_os("WSNIC_STATIC_DIR") {
+        Some(built) => {
+            let mut copy = Command::new("cp");
+            copy.args(["-rT"]).arg(built).arg(folder);
+            copy
+        }
+        None => {
+            let mut build = Command::new(source_dir().join("../packaging/static.sh"));
+            build.arg(debian_architecture()).arg(folder).arg("dev");
+            build.env("CARGO_TARGET_DIR", target_dir());
+            build
+        }
+    };
+    let output = get.output().expect("a program runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "there are no static programs: {said}");
+}
+
+/// What Debian and Docker call this processor.
+pub fn debian_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    }
+}
+
 /// The folder that cargo builds into, for what the tests want to keep from one run to the next.
 pub fn target_dir() -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
