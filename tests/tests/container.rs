@@ -62,7 +62,7 @@ fn the_older_manuals_line_serves_ws_and_wss_and_the_internet_with_two_users() {
     let status = container.exec("/usr/bin/wsnic status");
     assert!(status.status.success(), "{}", printed(&status));
     assert!(printed(&status).contains("sessions  3 of"), "{}", printed(&status));
-    // The others are still there.
+    // The others are still there, and do not answer the goodbye.
     drop(guest);
     ends_well(container);
     drop((first, second));
