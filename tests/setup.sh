@@ -39,6 +39,11 @@ NEEDED="
 	mandoc:mandoc
 	zsh:zsh
 	fish:fish
+	lintian:lintian
+	mmdebstrap:mmdebstrap
+	buildah:buildah
+	podman:podman
+	runc:runc
 "
 
 say() {
@@ -96,3 +101,5 @@ say "WebSocket clients for Node and Python: $target/clients"
 "$here/clients/build.sh" "$target/clients"
 say "the Autobahn testsuite: $target/autobahn"
 "$here/autobahn/build.sh" "$target/autobahn"
+say "a Debian for the tests of the package: $target/debian"
+"$here/debian/build.sh" "$target/debian"

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Lays out the file system of the image: rootfs.sh PROGRAMS FOLDER
 #
-# PROGRAMS holds the three static programs. The image has nothing else but two users, and the folders
+# PROGRAMS is what programs.sh has made for musl. The image has nothing else but two users, and the folders
 # in which sockets, configuration and leases can lie.
 set -eu
 
@@ -11,7 +11,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 
 install -D -m 0755 -t "$root/usr/bin" "$programs/wsnic"
 install -D -m 0755 -t "$root/usr/libexec/wsnic" "$programs/wsnic-priv" "$programs/wsnic-front"
-install -D -m 0644 -t "$root/usr/share/doc/wsnic" "$here/../../LICENSE"
+install -D -m 0644 -t "$root/usr/share/doc/wsnic" "$here/../../LICENSE" "$programs/NOTICES"
 # cert.crt, cert.key and wsnic.conf are mounted below /opt/wsnic, leases can be kept in /var/lib/wsnic.
 # The front-end's root becomes /var/empty.
 mkdir -p "$root/run" "$root/etc" "$root/opt/wsnic/cert" "$root/var/lib/wsnic"

@@ -51,16 +51,18 @@ fi
 # base image does not know.
 cargo fetch --locked --quiet --manifest-path "$sources/Cargo.toml"
 registry=${CARGO_HOME:-$HOME/.cargo}/registry
-mounts="--volume $(rustc --print sysroot):/usr/local/rust:ro --volume $registry:/root/.cargo/registry"
+options="--volume $(rustc --print sysroot):/usr/local/rust:ro --volume $registry:/root/.cargo/registry"
 for path in /etc/ssl/certs /usr/share/ca-certificates /usr/local/share/ca-certificates; do
-	[ ! -d $path ] || mounts="$mounts --volume $path:$path:ro"
+	[ ! -d $path ] || options="$options --volume $path:$path:ro"
 done
 
+# The buildah of Debian 12 does not know it by itself.
+options="$options --build-arg BUILDPLATFORM=linux/$(dpkg --print-architecture)"
 for architecture; do
 	echo "== the image for $architecture"
 	tag=localhost/wsnic:$architecture
 	# shellcheck disable=SC2086 # a list of words
-	buildah bud $mounts --format docker --pull-never --signature-policy "$folder/policy.json" \
+	buildah bud $options --format docker --pull-never --signature-policy "$folder/policy.json" \
 		--platform "linux/$architecture" --tag "$tag" --layers=false "$sources"
 	rm -f "$folder/wsnic-$architecture.tar"
 	buildah push -q --signature-policy "$folder/policy.json" "$tag" \

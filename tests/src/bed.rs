@@ -65,14 +65,25 @@ impl Bed {
 
     /// Boots with wsnic installed and not enabled.
     pub fn boot(lab: &mut Lab, conf: &str) -> Bed {
-        let before = Snapshot::take(&lab.srv, &lab.file(""));
         let dir = tempfile::Builder::new().prefix("wsnic-bed-").tempdir().expect("a folder");
         let installed = dir.path().join("installed");
         install(&installed);
         std::fs::write(installed.join("etc/wsnic/wsnic.conf"), conf).expect("a file in a folder");
+        Bed::boot_from(lab, dir, &installed)
+    }
+
+    /// Boots a Debian of its own, with nothing of wsnic in it.
+    pub fn boot_debian(lab: &mut Lab) -> Bed {
+        let dir = tempfile::Builder::new().prefix("wsnic-bed-").tempdir().expect("a folder");
+        let root = programs::debian();
+        Bed::boot_from(lab, dir, &root)
+    }
+
+    fn boot_from(lab: &mut Lab, dir: TempDir, installed: &Path) -> Bed {
+        let before = Snapshot::take(&lab.srv, &lab.file(""));
         let log = File::create(dir.path().join("boot.log")).expect("a file in a folder");
         let mut boot = Command::new(programs::source_dir().join("systemd/boot.sh"));
-        boot.arg(dir.path()).arg(&installed).stdin(Stdio::null());
+        boot.arg(dir.path()).arg(installed).stdin(Stdio::null());
         boot.stdout(log.try_clone().expect("one more handle")).stderr(log);
         let outside = lab.srv.spawn(&mut boot);
         let mut bed = Bed { dir, outside, init: 0, before };
@@ -174,7 +185,7 @@ impl Bed {
     }
 
     /// Stops everything of wsnic, checks that nothing is left of it, and powers the machine off.
-    pub fn finish(mut self, lab: &Lab) {
+    pub fn finish(self, lab: &Lab) {
         self.run(&format!("systemctl stop {}", UNITS.join(" ")));
         for unit in UNITS {
             assert_eq!(self.property(unit, "ActiveState"), "inactive", "{unit}");
@@ -182,6 +193,11 @@ impl Bed {
         let left: Vec<String> = children(self.init).into_iter().map(command_name).collect();
         assert!(!left.iter().any(|name| name.contains("wsnic")), "still running: {left:?}");
         assert!(!self.path("/run/wsnic-priv.sock").exists(), "the helper's socket is left");
+        self.finish_without_wsnic(lab);
+    }
+
+    /// The same where wsnic is not installed any more.
+    pub fn finish_without_wsnic(mut self, lab: &Lab) {
         let difference = lab.difference();
         assert!(difference.is_empty(), "left behind (+) or lost (-):\n{difference}");
         self.power_off();

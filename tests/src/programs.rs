@@ -29,8 +29,8 @@ pub fn static_programs(folder: &Path) {
             copy
         }
         None => {
-            let mut build = Command::new(source_dir().join("../packaging/static.sh"));
-            build.arg(debian_architecture()).arg(folder).arg("dev");
+            let mut build = Command::new(source_dir().join("../packaging/programs.sh"));
+            build.args(["musl", debian_architecture()]).arg(folder).arg("dev");
             build.env("CARGO_TARGET_DIR", target_dir());
             build
         }
@@ -38,6 +38,17 @@ pub fn static_programs(folder: &Path) {
     let output = get.output().expect("a program runs");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "there are no static programs: {said}");
+}
+
+/// A small Debian with systemd, made once below the folder that cargo builds into.
+pub fn debian() -> PathBuf {
+    let folder = target_dir().join("debian");
+    let suite = std::env::var("WSNIC_DEBIAN_SUITE").unwrap_or_else(|_| "bookworm".to_owned());
+    let mut make = Command::new(source_dir().join("debian/build.sh"));
+    let output = make.arg(&folder).arg(&suite).output().expect("a script runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "there is no Debian to install on: {said}");
+    folder.join(suite)
 }
 
 /// What Debian and Docker call this processor.
