@@ -19,7 +19,8 @@ CARGO_DENY_VERSION := 0.20.2
 # "make run" works for any user who may use sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: run build test setup lint deny fuzz conformance bench soak install manual install-files clean
+.PHONY: run build test setup lint deny fuzz conformance bench soak install manual install-files deb \
+	image-check clean
 
 # Defaults, and the Internet for guests by the interface of the default route.
 run: build
@@ -34,6 +35,8 @@ build:
 test: setup lint deny
 	@echo "== building programs and tests"
 	@$(CARGO) build --locked --workspace --all-features --bins
+	@CARGO_TARGET_DIR=$(TARGET) packaging/programs.sh musl $$(dpkg --print-architecture) \
+		$(TARGET)/static dev
 	@$(CARGO) test --locked --workspace --all-features --no-run
 	@echo "== doc tests"
 	@$(CARGO) test --locked --workspace --all-features --doc --quiet
@@ -116,6 +119,29 @@ install-files:
 	install -d -m 0755 $(DESTDIR)/etc/wsnic
 	test -e $(DESTDIR)/etc/wsnic/wsnic.conf || \
 		install -m 0644 -t $(DESTDIR)/etc/wsnic $(DESTDIR)/usr/share/doc/wsnic/wsnic.conf
+
+# Packages for Debian 12 and later below TARGET/deb, such as DEB_ARCHS="amd64 arm64".
+DEB_ARCHS ?= $(shell dpkg --print-architecture)
+DEB_REVISION ?= 1
+deb: manual
+	@for architecture in $(DEB_ARCHS); do \
+		echo "== the Debian package for $$architecture"; \
+		CARGO_TARGET_DIR=$(TARGET) packaging/programs.sh gnu $$architecture \
+			$(TARGET)/deb/$$architecture && \
+		MANUAL=$(MANUAL) SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) packaging/debian/package.sh \
+			$$architecture $(TARGET)/deb/$$architecture $(TARGET)/deb $(DEB_REVISION) || exit 1; \
+	done
+
+# The whole image as packaging/docker/Dockerfile says, without Docker, and its tests with figures;
+# see tests/container/build.sh. "make test" runs them on an image of a debug build.
+IMAGE_ARCHS ?= amd64 arm64
+image-check: setup
+	@$(CARGO) build --locked --workspace --all-features --bins
+	@tests/container/build.sh $(TARGET)/image $(IMAGE_ARCHS)
+	@echo "== the image as a container (root)"
+	@WSNIC_IMAGE=$(TARGET)/image/wsnic-$$(dpkg --print-architecture).tar \
+		WSNIC_BIN_DIR=$(TARGET)/debug $(CARGO) test --locked --package wsnic-tests \
+		--test container -- --nocapture --test-threads 1
 
 clean:
 	$(CARGO) clean

@@ -43,6 +43,7 @@ NEEDED="
 	mmdebstrap:mmdebstrap
 	buildah:buildah
 	podman:podman
+	podman-compose:podman-compose
 	runc:runc
 "
 

@@ -13,7 +13,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Instant;
@@ -231,6 +231,8 @@ impl Drop for Container<'_> {
 fn configure(state: &Path) {
     let write = |name: &str, text: &str| fs::write(state.join(name), text).expect("a file");
     fs::create_dir(state.join("bin")).expect("a folder");
+    // For commands that name files of the sources.
+    symlink(programs::source_dir().join("../packaging"), state.join("packaging")).expect("a link");
     let folder = state.display();
     write(
         "storage.conf",
@@ -248,6 +250,7 @@ fn configure(state: &Path) {
         "containers.conf",
         &format!(
             "[engine]\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\nruntime = \"runc\"\n\
+             [network]\nnetwork_config_dir = \"{folder}/networks\"\n\
              [containers]\nlog_driver = \"k8s-file\"\n\
              default_ulimits = [\"nofile={files}:{files}\", \"nproc=4096:4096\"]\n\
              default_sysctls = [{}]\n\
@@ -257,7 +260,9 @@ fn configure(state: &Path) {
         ),
     );
     write("registries.conf", "unqualified-search-registries = [\"docker.io\"]\n");
-    for (name, text) in [("docker", "exec podman \"$@\""), ("sudo", "exec \"$@\"")] {
+    let docker =
+        "[ \"$1\" != compose ] || { shift; exec podman-compose \"$@\"; }\nexec podman \"$@\"";
+    for (name, text) in [("docker", docker), ("sudo", "exec \"$@\"")] {
         let path = state.join("bin").join(name);
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a file");
         fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("its mode");

@@ -5,7 +5,10 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Instant;
 use wsnic_tests::services::WEB_NAME;
-use wsnic_tests::{Container, Engine, Identity, NativeGuest, RawGuest, Trust, address, printed};
+use wsnic_tests::{
+    Container, Engine, Identity, NativeGuest, RawGuest, Trust, address, printed, source_dir,
+    wait_until,
+};
 
 /// From the manual of the version with `--docker-mode`.
 const OLDER: &str = "sudo docker run --rm --interactive --tty \\
@@ -146,6 +149,67 @@ fn words_work_behind_the_images_entry_point_and_its_health_is_asked_of_wsnic() {
     engine.finish();
 }
 
+#[test]
+fn every_command_of_the_manual_does_what_it_says() {
+    let engine = Engine::start(true);
+    let manual = source_dir().join("../docs/container.md");
+    let manual = fs::read_to_string(manual).expect("there is a manual");
+    let mut servers = 0;
+    for command in commands(&manual) {
+        if command.starts_with("docker buildx build") {
+            // The whole Dockerfile is built by "make image-check".
+        } else if command.starts_with("docker compose ") {
+            engine.must(&command);
+            if command.contains(" down") {
+                // podman-compose makes a network that the file does not ask for, and leaves it.
+                engine.must("docker network rm docker_default");
+            } else {
+                let mut guest = None;
+                wait_until("the service is there", || {
+                    guest = RawGuest::connect_to(&engine.lab.lan, WS.into(), "/", &[]).ok();
+                    guest.is_some()
+                });
+                guest.expect("just connected").dhcp();
+            }
+        } else if command.ends_with(" wsnic") || command.starts_with("docker exec wsnic ") {
+            let container = engine.run(&NEWER.replace("--rm", "--rm --name wsnic"));
+            engine.must(&command);
+            ends_well(container);
+        } else if command.contains("--device") {
+            servers += 1;
+            let container = engine.run(&command);
+            let mut guest = if command.contains("-p 8087:443") {
+                let certificate = fs::read_to_string(engine.file("cert/cert.crt")).expect("made");
+                wss(&engine, &Trust::new(&certificate, "localhost"))
+            } else {
+                ws(&engine)
+            };
+            guest.dhcp();
+            for (name, uid) in [("wsnic-priv", "65523"), ("wsnic-front", "65522")] {
+                assert_eq!(status(container.program(name), "Uid"), uid, "{command}");
+            }
+            guest.leave();
+            ends_well(container);
+        } else {
+            engine.must(&command);
+        }
+    }
+    assert!(servers >= 6, "the manual has {servers} ways to run it");
+    engine.finish();
+}
+
+/// The commands of a manual: what is indented in it, with lines that go on.
+fn commands(manual: &str) -> Vec<String> {
+    let mut commands: Vec<String> = Vec::new();
+    for line in manual.lines().filter_map(|line| line.strip_prefix("    ")) {
+        match commands.last_mut() {
+            Some(last) if last.ends_with('\\') => *last = format!("{last}\n{line}"),
+            _ => commands.push(line.to_owned()),
+        }
+    }
+    commands
+}
+
 /// Where the engine publishes the ports of the container, as a neighbour sees it.
 const WS: (Ipv4Addr, u16) = (address::LAN, 8086);
 const WSS: (Ipv4Addr, u16) = (address::LAN, 8087);
@@ -188,11 +252,7 @@ fn is_locked_in(container: &Container<'_>) {
         [("wsnic-priv", "65523", "0000000000001000"), ("wsnic-front", "65522", "0000000000000000")]
     {
         let pid = container.program(name);
-        let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-        let value = |field: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-            line.and_then(|line| line.split_whitespace().next()).unwrap_or_default().to_owned()
-        };
+        let value = |field| status(pid, field);
         assert_eq!(value("Uid"), uid, "{name}\n{log}");
         for set in ["CapPrm", "CapEff", "CapBnd"] {
             assert_eq!(value(set), capabilities, "{name}: {set}");
@@ -208,4 +268,11 @@ fn is_locked_in(container: &Container<'_>) {
             && !line.contains(';')),
         "{lacks:?}"
     );
+}
+
+/// The first value of a line of /proc/PID/status.
+fn status(pid: u32, field: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = text.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    line.and_then(|line| line.split_whitespace().next()).unwrap_or_default().to_owned()
 }
