@@ -15,7 +15,7 @@ install -D -m 0644 -t "$root/usr/share/doc/wsnic" "$here/../../LICENSE" "$progra
 # cert.crt, cert.key and wsnic.conf are mounted below /opt/wsnic, leases can be kept in /var/lib/wsnic.
 # The front-end's root becomes /var/empty.
 mkdir -p "$root/run" "$root/etc" "$root/opt/wsnic/cert" "$root/var/lib/wsnic"
-mkdir -p -m 0555 "$root/var/empty"
+install -d -m 0555 "$root/var/empty"
 cat > "$root/etc/passwd" << 'END'
 root:x:0:0:root:/:/nonexistent
 wsnic:x:65522:65522:wsnic front-end:/:/nonexistent

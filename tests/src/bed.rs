@@ -110,10 +110,19 @@ impl Bed {
 
     /// Runs a command line (split at blanks) on the machine.
     pub fn output(&self, line: &str) -> Output {
+        self.enter(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Runs lines of a shell on the machine, in its folder /tmp.
+    pub fn shell(&self, lines: &str) -> Output {
+        self.enter(&["sh", "-c", &format!("cd /tmp && {lines}")])
+    }
+
+    fn enter(&self, words: &[&str]) -> Output {
         let mut enter = Command::new("nsenter");
         enter.arg(format!("--target={}", self.init));
         enter.args(["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--root", "--wd"]);
-        enter.arg("--").args(line.split_whitespace()).stdin(Stdio::null());
+        enter.arg("--").args(words).stdin(Stdio::null());
         enter.output().expect("nsenter runs")
     }
 

@@ -43,7 +43,7 @@ pub use lab::{Lab, address};
 pub use native_guest::NativeGuest;
 pub use netns::Netns;
 pub use peer::{HeldPort, Helper, Peer};
-pub use programs::{debian_architecture, source_dir, target_dir, wsnic};
+pub use programs::{commands_of, debian_architecture, source_dir, target_dir, wsnic};
 pub use raw_guest::RawGuest;
 pub use server::{Server, open_files, resident_kib, run_wsnic};
 pub use snapshot::{Snapshot, processes};

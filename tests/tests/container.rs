@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 use wsnic_tests::services::WEB_NAME;
 use wsnic_tests::{
-    Container, Engine, Identity, NativeGuest, RawGuest, Trust, address, printed, source_dir,
+    Container, Engine, Identity, NativeGuest, RawGuest, Trust, address, commands_of, printed,
     wait_until,
 };
 
@@ -152,10 +152,8 @@ fn words_work_behind_the_images_entry_point_and_its_health_is_asked_of_wsnic() {
 #[test]
 fn every_command_of_the_manual_does_what_it_says() {
     let engine = Engine::start(true);
-    let manual = source_dir().join("../docs/container.md");
-    let manual = fs::read_to_string(manual).expect("there is a manual");
     let mut servers = 0;
-    for command in commands(&manual) {
+    for command in commands_of("docs/container.md") {
         if command.starts_with("docker buildx build") {
             // The whole Dockerfile is built by "make image-check".
         } else if command.starts_with("docker compose ") {
@@ -196,18 +194,6 @@ fn every_command_of_the_manual_does_what_it_says() {
     }
     assert!(servers >= 6, "the manual has {servers} ways to run it");
     engine.finish();
-}
-
-/// The commands of a manual: what is indented in it, with lines that go on.
-fn commands(manual: &str) -> Vec<String> {
-    let mut commands: Vec<String> = Vec::new();
-    for line in manual.lines().filter_map(|line| line.strip_prefix("    ")) {
-        match commands.last_mut() {
-            Some(last) if last.ends_with('\\') => *last = format!("{last}\n{line}"),
-            _ => commands.push(line.to_owned()),
-        }
-    }
-    commands
 }
 
 /// Where the engine publishes the ports of the container, as a neighbour sees it.

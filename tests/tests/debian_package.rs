@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 use wsnic_tests::{
-    Bed, Lab, RawGuest, UNITS, debian_architecture, printed, source_dir, wait_until,
+    Bed, Lab, RawGuest, UNITS, commands_of, debian_architecture, printed, source_dir, wait_until,
 };
 
 const HELPER: &str = "wsnic-priv.service";
@@ -80,6 +80,36 @@ fn a_package_is_installed_used_upgraded_removed_and_purged() {
     let added: Vec<_> = after.difference(&before).collect();
     let lost: Vec<_> = before.difference(&after).collect();
     assert!(added.is_empty() && lost.is_empty(), "left behind: {added:#?}, lost: {lost:#?}");
+    bed.finish_without_wsnic(&lab);
+}
+
+#[test]
+fn every_command_of_the_manual_does_what_it_says() {
+    let mut lab = Lab::new();
+    let bed = Bed::boot_debian(&mut lab);
+    let packages = Packages::new();
+    for revision in ["1", "2"] {
+        packages.build(&bed, revision);
+    }
+    let mut done = 0;
+    for command in commands_of("docs/install.md") {
+        // "make deb" compiles for minutes; what it ends with is what has made these packages.
+        if command == "make deb" {
+            continue;
+        }
+        // A terminal would be asked.
+        let line = command.replace("amd64", debian_architecture()).replace("apt ", "apt -qq -y ");
+        let output = bed.shell(&line);
+        assert!(output.status.success(), "`{line}`: {}", printed(&output));
+        if command.starts_with("apt install") || command.starts_with("systemctl restart") {
+            let mut guest = RawGuest::join(&lab);
+            guest.ping_gateway(56);
+            guest.leave();
+        }
+        done += 1;
+    }
+    assert!(done >= 8, "the manual has {done} commands");
+    assert!(!bed.path("/etc/wsnic").exists() && !bed.path("/usr/bin/wsnic").exists());
     bed.finish_without_wsnic(&lab);
 }
 
