@@ -107,6 +107,13 @@ fn wsnic_conf() -> Page {
              other mistake keeps wsnic from starting, and is said with its line.",
         )
         .text(
+            "A line `[network `<NAME>`]` begins the section of one more network, with a bridge and \
+             rules of its own. Options of a network may stand in it: those below NETWORK and DHCP \
+             AND DNS, but for `host_firewall` and `offloads`, and `max_clients`. What a section \
+             does not say has the option's default; `subnet` must be there. Clients come into it \
+             by the path `/`<NAME>, or by a token that names it.",
+        )
+        .text(
             "`wsnic template` prints a file with every option at its default; `wsnic check` says \
              what is wrong with a file.",
         );
@@ -135,8 +142,9 @@ fn helper() -> Page {
     page.section("Synopsis").text("`wsnic-priv` [<OPTION>]...");
     page.section("Description")
         .text(
-            "`wsnic-priv` makes the bridge `wsbr0`, a TAP for each client, the firewall tables \
-             `inet wsnic_guard` and `ip wsnic_nat`, and turns forwarding on where it is needed. \
+            "`wsnic-priv` makes the bridge `wsbr0` (and one for each other network), a TAP for \
+             each client, the firewall tables `inet wsnic_guard`, `bridge wsnic_ports` and \
+             `ip wsnic_nat`, and turns forwarding on where it is needed. \
              It hears wsnic-front(8) by one unix socket, in small messages without text, and hands \
              it the TAPs. It never sees a frame or a client.",
         )
