@@ -162,6 +162,10 @@ impl Drop for Engine {
     fn drop(&mut self) {
         // Whatever is left is unmounted and removed, so that the folder can go.
         let _ = self.shell("docker rm --all --force --time 0; docker rmi --all --force");
+        // The engine leaves the control groups around those of its containers; one that another engine
+        // still has something in stays.
+        let _ = self
+            .shell("find /sys/fs/cgroup -depth -path '*/libpod_parent*' -type d -exec rmdir {} +");
     }
 }
 
