@@ -5,17 +5,22 @@ CARGO ?= cargo
 # Options for wsnic, such as ARGS="--ws-server-addr 0.0.0.0 -v".
 ARGS ?=
 DESTDIR ?=
+# The day that man pages show.
+SOURCE_DATE_EPOCH ?= $(shell date +%s)
 
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 RELEASE := $(TARGET)/release
 PROGRAMS := wsnic wsnic-priv wsnic-front
+# Makes man pages and completions, and is no part of what is installed.
+MANUAL ?= $(TARGET)/debug/wsnic-manual
 # Where cargo puts what "make test" installs.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 CARGO_DENY_VERSION := 0.20.2
 # "make run" works for any user who may use sudo.
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: run build test setup lint deny fuzz conformance bench soak install install-files clean
+.PHONY: run build test setup lint deny fuzz conformance bench soak install manual install-files deb \
+	image-check clean
 
 # Defaults, and the Internet for guests by the interface of the default route.
 run: build
@@ -30,6 +35,8 @@ build:
 test: setup lint deny
 	@echo "== building programs and tests"
 	@$(CARGO) build --locked --workspace --all-features --bins
+	@CARGO_TARGET_DIR=$(TARGET) packaging/programs.sh musl $$(dpkg --print-architecture) \
+		$(TARGET)/static dev
 	@$(CARGO) test --locked --workspace --all-features --no-run
 	@echo "== doc tests"
 	@$(CARGO) test --locked --workspace --all-features --doc --quiet
@@ -94,7 +101,11 @@ soak: build
 	@$(CARGO) build --locked --release --package wsnic-tests --bin wsnic-soak
 	@$(SUDO) env WSNIC_BIN_DIR=$(RELEASE) SOAK_FRAMES=$(SOAK_FRAMES) $(RELEASE)/wsnic-soak
 
-install: build install-files
+install: build manual install-files
+
+manual:
+	@echo "== building what makes the manual"
+	@$(CARGO) build --locked --package wsnic-manual
 
 # What is built lies in RELEASE.
 install-files:
@@ -103,10 +114,34 @@ install-files:
 	install -D -m 0644 -t $(DESTDIR)/usr/lib/systemd/system systemd/*.service systemd/*.socket
 	install -D -m 0644 systemd/wsnic.sysusers $(DESTDIR)/usr/lib/sysusers.d/wsnic.conf
 	install -D -m 0644 systemd/wsnic.tmpfiles $(DESTDIR)/usr/lib/tmpfiles.d/wsnic.conf
+	umask 022 && $(MANUAL) $(DESTDIR)/usr/share $$(date -u -d @$(SOURCE_DATE_EPOCH) +%F)
 	@# A configuration that is there stays.
 	install -d -m 0755 $(DESTDIR)/etc/wsnic
-	test -e $(DESTDIR)/etc/wsnic/wsnic.conf || $(RELEASE)/wsnic template | \
-		install -m 0644 /dev/stdin $(DESTDIR)/etc/wsnic/wsnic.conf
+	test -e $(DESTDIR)/etc/wsnic/wsnic.conf || \
+		install -m 0644 -t $(DESTDIR)/etc/wsnic $(DESTDIR)/usr/share/doc/wsnic/wsnic.conf
+
+# Packages for Debian 12 and later below TARGET/deb, such as DEB_ARCHS="amd64 arm64".
+DEB_ARCHS ?= $(shell dpkg --print-architecture)
+DEB_REVISION ?= 1
+deb: manual
+	@for architecture in $(DEB_ARCHS); do \
+		echo "== the Debian package for $$architecture"; \
+		CARGO_TARGET_DIR=$(TARGET) packaging/programs.sh gnu $$architecture \
+			$(TARGET)/deb/$$architecture && \
+		MANUAL=$(MANUAL) SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) packaging/debian/package.sh \
+			$$architecture $(TARGET)/deb/$$architecture $(TARGET)/deb $(DEB_REVISION) || exit 1; \
+	done
+
+# The whole image as packaging/docker/Dockerfile says, without Docker, and its tests with figures;
+# see tests/container/build.sh. "make test" runs them on an image of a debug build.
+IMAGE_ARCHS ?= amd64 arm64
+image-check: setup
+	@$(CARGO) build --locked --workspace --all-features --bins
+	@tests/container/build.sh $(TARGET)/image $(IMAGE_ARCHS)
+	@echo "== the image as a container (root)"
+	@WSNIC_IMAGE=$(TARGET)/image/wsnic-$$(dpkg --print-architecture).tar \
+		WSNIC_BIN_DIR=$(TARGET)/debug $(CARGO) test --locked --package wsnic-tests \
+		--test container -- --nocapture --test-threads 1
 
 clean:
 	$(CARGO) clean

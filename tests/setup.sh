@@ -37,6 +37,16 @@ NEEDED="
 	certutil:libnss3-tools
 	python3:python3
 	pip3:python3-pip
+	man:man-db
+	mandoc:mandoc
+	zsh:zsh
+	fish:fish
+	lintian:lintian
+	mmdebstrap:mmdebstrap
+	buildah:buildah
+	podman:podman
+	podman-compose:podman-compose
+	runc:runc
 "
 
 say() {
@@ -94,3 +104,5 @@ say "WebSocket clients for Node and Python: $target/clients"
 "$here/clients/build.sh" "$target/clients"
 say "the Autobahn testsuite: $target/autobahn"
 "$here/autobahn/build.sh" "$target/autobahn"
+say "a Debian for the tests of the package: $target/debian"
+"$here/debian/build.sh" "$target/debian"

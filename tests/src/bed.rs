@@ -38,6 +38,7 @@ pub fn install(root: &Path) {
     // The variables of a make that runs the tests are not for this one.
     make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL");
     make.arg(format!("RELEASE={}", built.display())).arg(format!("DESTDIR={}", root.display()));
+    make.arg(format!("MANUAL={}", built.join("wsnic-manual").display()));
     let output = make.output().expect("make runs");
     assert!(output.status.success(), "make install-files: {}", printed(&output));
 }
@@ -65,14 +66,25 @@ impl Bed {
 
     /// Boots with wsnic installed and not enabled.
     pub fn boot(lab: &mut Lab, conf: &str) -> Bed {
-        let before = Snapshot::take(&lab.srv, &lab.file(""));
         let dir = tempfile::Builder::new().prefix("wsnic-bed-").tempdir().expect("a folder");
         let installed = dir.path().join("installed");
         install(&installed);
         std::fs::write(installed.join("etc/wsnic/wsnic.conf"), conf).expect("a file in a folder");
+        Bed::boot_from(lab, dir, &installed)
+    }
+
+    /// Boots a Debian of its own, with nothing of wsnic in it.
+    pub fn boot_debian(lab: &mut Lab) -> Bed {
+        let dir = tempfile::Builder::new().prefix("wsnic-bed-").tempdir().expect("a folder");
+        let root = programs::debian();
+        Bed::boot_from(lab, dir, &root)
+    }
+
+    fn boot_from(lab: &mut Lab, dir: TempDir, installed: &Path) -> Bed {
+        let before = Snapshot::take(&lab.srv, &lab.file(""));
         let log = File::create(dir.path().join("boot.log")).expect("a file in a folder");
         let mut boot = Command::new(programs::source_dir().join("systemd/boot.sh"));
-        boot.arg(dir.path()).arg(&installed).stdin(Stdio::null());
+        boot.arg(dir.path()).arg(installed).stdin(Stdio::null());
         boot.stdout(log.try_clone().expect("one more handle")).stderr(log);
         let outside = lab.srv.spawn(&mut boot);
         let mut bed = Bed { dir, outside, init: 0, before };
@@ -99,10 +111,19 @@ impl Bed {
 
     /// Runs a command line (split at blanks) on the machine.
     pub fn output(&self, line: &str) -> Output {
+        self.enter(&line.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// Runs lines of a shell on the machine, in its folder /tmp.
+    pub fn shell(&self, lines: &str) -> Output {
+        self.enter(&["sh", "-c", &format!("cd /tmp && {lines}")])
+    }
+
+    fn enter(&self, words: &[&str]) -> Output {
         let mut enter = Command::new("nsenter");
         enter.arg(format!("--target={}", self.init));
         enter.args(["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--root", "--wd"]);
-        enter.arg("--").args(line.split_whitespace()).stdin(Stdio::null());
+        enter.arg("--").args(words).stdin(Stdio::null());
         enter.output().expect("nsenter runs")
     }
 
@@ -174,7 +195,7 @@ impl Bed {
     }
 
     /// Stops everything of wsnic, checks that nothing is left of it, and powers the machine off.
-    pub fn finish(mut self, lab: &Lab) {
+    pub fn finish(self, lab: &Lab) {
         self.run(&format!("systemctl stop {}", UNITS.join(" ")));
         for unit in UNITS {
             assert_eq!(self.property(unit, "ActiveState"), "inactive", "{unit}");
@@ -182,6 +203,11 @@ impl Bed {
         let left: Vec<String> = children(self.init).into_iter().map(command_name).collect();
         assert!(!left.iter().any(|name| name.contains("wsnic")), "still running: {left:?}");
         assert!(!self.path("/run/wsnic-priv.sock").exists(), "the helper's socket is left");
+        self.finish_without_wsnic(lab);
+    }
+
+    /// The same where wsnic is not installed any more.
+    pub fn finish_without_wsnic(mut self, lab: &Lab) {
         let difference = lab.difference();
         assert!(difference.is_empty(), "left behind (+) or lost (-):\n{difference}");
         self.power_off();

@@ -19,6 +19,60 @@ pub fn front_end() -> PathBuf {
     bin_dir().join("wsnic-front")
 }
 
+/// The commands of a manual, a path in the workspace: what is indented in it, with lines that go on.
+pub fn commands_of(manual: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(source_dir().join("..").join(manual));
+    let mut commands: Vec<String> = Vec::new();
+    for line in text.expect("there is a manual").lines() {
+        let Some(line) = line.strip_prefix("    ") else { continue };
+        match commands.last_mut() {
+            Some(last) if last.ends_with('\\') => *last = format!("{last}\n{line}"),
+            _ => commands.push(line.to_owned()),
+        }
+    }
+    commands
+}
+
+/// Puts the same programs as static ones into a folder: those of the folder that `WSNIC_STATIC_DIR`
+/// names, or built now, which takes a minute the first time.
+pub fn static_programs(folder: &Path) {
+    let mut get = match std::env::var_os("WSNIC_STATIC_DIR") {
+        Some(built) => {
+            let mut copy = Command::new("cp");
+            copy.args(["-rT"]).arg(built).arg(folder);
+            copy
+        }
+        None => {
+            let mut build = Command::new(source_dir().join("../packaging/programs.sh"));
+            build.args(["musl", debian_architecture()]).arg(folder).arg("dev");
+            build.env("CARGO_TARGET_DIR", target_dir());
+            build
+        }
+    };
+    let output = get.output().expect("a program runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "there are no static programs: {said}");
+}
+
+/// A small Debian with systemd, made once below the folder that cargo builds into.
+pub fn debian() -> PathBuf {
+    let folder = target_dir().join("debian");
+    let suite = std::env::var("WSNIC_DEBIAN_SUITE").unwrap_or_else(|_| "bookworm".to_owned());
+    let mut make = Command::new(source_dir().join("debian/build.sh"));
+    let output = make.arg(&folder).arg(&suite).output().expect("a script runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "there is no Debian to install on: {said}");
+    folder.join(suite)
+}
+
+/// What Debian and Docker call this processor.
+pub fn debian_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    }
+}
+
 /// The folder that cargo builds into, for what the tests want to keep from one run to the next.
 pub fn target_dir() -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();

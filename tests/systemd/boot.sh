@@ -4,10 +4,10 @@
 #
 #   boot.sh FOLDER INSTALLED
 #
-# FOLDER is an empty folder to work in. INSTALLED holds usr and etc as "make install" makes them.
-# The system sees INSTALLED above this machine's /usr, an /etc of its own, and of this machine's
-# units only those that it needs: nothing of them touches hardware or settings of the machine.
-# The process becomes unshare(1), whose only child is systemd; killing unshare kills everything.
+# FOLDER is an empty folder to work in. INSTALLED holds usr and etc as "make install" makes them:
+# the system sees it above this machine's /usr, and an /etc of its own. Or INSTALLED is a whole
+# Debian, of which the system changes a copy. Of its units it sees only those that it needs: nothing
+# of them touches hardware or settings of the machine. The process becomes unshare(1), whose only child is systemd; killing unshare kills everything.
 set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
@@ -28,25 +28,42 @@ if [ "${3-}" != inside ]; then
 	' boot "$0" "$folder" "$installed"
 fi
 
+# This machine's programs.
+borrow() {
+	mount -n -t tmpfs -o mode=0755 tmpfs "$root"
+	cd "$root"
+	mkdir -p usr etc/systemd/system proc sys run tmp var dev
+	mount -n -t overlay -o ro,lowerdir="$installed/usr:/usr" overlay usr
+	for name in bin sbin lib lib32 lib64 libx32; do
+		[ ! -L "/$name" ] || ln -s "usr/$name" "$name"
+	done
+	cp -a "$installed/etc/." etc
+	cp -L /etc/os-release etc
+	cp -aL /etc/ld.so.* etc
+	cat > etc/passwd <<- END
+		root:x:0:0:root:/root:/bin/sh
+		nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
+	END
+	printf 'root:x:0:\nnogroup:x:65534:\n' > etc/group
+	printf 'passwd: files\ngroup: files\nhosts: files\n' > etc/nsswitch.conf
+}
+
+# A Debian of its own.
+copy() {
+	mkdir "$folder/changes"
+	mount -n -t tmpfs -o mode=0755 tmpfs "$folder/changes"
+	mkdir "$folder/changes/files" "$folder/changes/work"
+	mount -n -t overlay -o "lowerdir=$installed,upperdir=$folder/changes/files,workdir=$folder/changes/work" \
+		overlay "$root"
+	cd "$root"
+	rm -r etc/systemd/system/*.wants
+}
+
 root=$folder/root
 mkdir "$root"
-mount -n -t tmpfs -o mode=0755 tmpfs "$root"
-cd "$root"
-mkdir -p usr etc/systemd/system proc sys run tmp var dev .old
-mount -n -t overlay -o ro,lowerdir="$installed/usr:/usr" overlay usr
-for name in bin sbin lib lib32 lib64 libx32; do
-	[ ! -L "/$name" ] || ln -s "usr/$name" "$name"
-done
-
-cp -a "$installed/etc/." etc
-cp -L /etc/resolv.conf /etc/os-release etc
-cp -aL /etc/ld.so.* etc
-cat > etc/passwd <<- END
-	root:x:0:0:root:/root:/bin/sh
-	nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin
-END
-printf 'root:x:0:\nnogroup:x:65534:\n' > etc/group
-printf 'passwd: files\ngroup: files\nhosts: files\n' > etc/nsswitch.conf
+if [ -e "$installed/etc/os-release" ]; then copy; else borrow; fi
+mkdir .old
+cp -L /etc/resolv.conf etc
 # A system that was booted before: not one to be set up.
 echo 0123456789abcdef0123456789abcdef > etc/machine-id
 echo bed > etc/hostname

@@ -46,6 +46,19 @@ fn inside_a_container_everybody_can_connect() {
 }
 
 #[test]
+fn it_listens_on_every_port_that_is_named_and_says_so() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "ws_server_port = 9000, 9001\nws_server_addr = 127.0.0.1\n");
+    for port in [9000, 9001] {
+        serves(&lab.srv, [127, 0, 0, 1], port);
+        assert!(server.log().contains(&format!("ws://127.0.0.1:{port}/")), "{}", server.log());
+    }
+    is_closed(&lab.srv, [127, 0, 0, 1], 8086);
+    server.stop();
+    lab.finish();
+}
+
+#[test]
 fn it_listens_on_ipv4_and_ipv6_addresses_that_are_named() {
     let lab = Lab::new();
     let server = Server::start(&lab, "ws_server_addr = 192.168.50.1, ::1\nws_server_port = 9000\n");

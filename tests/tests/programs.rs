@@ -44,6 +44,18 @@ fn the_front_end_has_no_privilege() {
     lab.finish();
 }
 
+#[test]
+fn both_programs_become_the_users_that_are_configured() {
+    let lab = Lab::new();
+    // Two that every Debian has, with numbers of their own (base-passwd).
+    let server = Server::start(&lab, "user = daemon\nhelper_user = bin\n");
+    for (pid, uid) in [(server.front_end(), "1"), (server.helper(), "2")] {
+        assert_eq!((field(pid, "Uid:").as_str(), field(pid, "Gid:").as_str()), (uid, uid));
+    }
+    server.stop();
+    lab.finish();
+}
+
 fn threads(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
     let id =

@@ -112,12 +112,13 @@ pub fn bind_monitors(addresses: &[SocketAddr]) -> Result<Vec<Bound>, BindError> 
 /// The address, and why it cannot be had.
 pub fn bind(server: &Server) -> Result<(Vec<Bound>, Vec<Janitor>), BindError> {
     let has_tls = server.wss_cert.is_some();
-    let mut ports = vec![(server.ws_port, Speaks::Plain)];
-    if has_tls && server.ws_port == server.wss_port {
-        ports = vec![(server.ws_port, Speaks::Either)];
-    } else if has_tls {
-        ports.push((server.wss_port, Speaks::Tls));
-    }
+    let tls_ports = if has_tls { server.wss_ports.as_slice() } else { &[] };
+    let plain = server.ws_ports.iter().map(|port| match tls_ports.contains(port) {
+        true => (*port, Speaks::Either),
+        false => (*port, Speaks::Plain),
+    });
+    let tls = tls_ports.iter().filter(|port| !server.ws_ports.contains(port));
+    let ports = plain.chain(tls.map(|port| (*port, Speaks::Tls)));
     let (mut bound, mut janitors) = (Vec::new(), Vec::new());
     // First, because a janitor is forked while nothing is open that it should not have.
     for path in &server.listen {

@@ -38,13 +38,13 @@ impl Closed {
             configured: settings.user.as_deref(),
             users: &["wsnic", "nobody"],
             nobody: NOBODY,
-            keep: &[],
         };
+        let user = role.choose()?;
         if Uid::effective().is_root() {
             parts.add("a network of its own", namespaces::leave_network)?;
             parts.add("an empty root directory", namespaces::leave_files)?;
         }
-        parts.give_up_root(&role, |_| Ok::<(), SandboxError>(()))?;
+        parts.give_up_root(user, &[], |_| Ok::<(), SandboxError>(()))?;
         parts.add("protection from core dumps", process::keep_secrets)?;
         parts.add("Landlock", || landlock::restrict(&[]))?;
         Ok(Closed { parts, files })

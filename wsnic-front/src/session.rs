@@ -43,6 +43,8 @@ const HEAD_LIMIT: Duration = Duration::from_secs(10);
 const TLS_HANDSHAKE: u8 = 22;
 /// An answer or close message has this long to be taken.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(2);
+/// The same at the end of this process, for which somebody waits: `docker stop`, or a restart.
+const LAST_FAREWELL_LIMIT: Duration = Duration::from_secs(1);
 /// The page has this long: 30 KB on a slow line.
 const PAGE_LIMIT: Duration = Duration::from_secs(10);
 /// Bytes of a refused request that are still read, so that its sender gets to read the answer.
@@ -568,6 +570,7 @@ async fn say_goodbye(stream: Stream, waiting: Vec<u8>, end: End) {
         // Whatever a guest still had on the way, for as long as there is time.
         linger(&stream, usize::MAX).await
     };
+    let limit = if matches!(end, End::Shutdown) { LAST_FAREWELL_LIMIT } else { FAREWELL_LIMIT };
     // A client that does not read its close message has lost it.
-    let _ = timeout(FAREWELL_LIMIT, farewell).await;
+    let _ = timeout(limit, farewell).await;
 }

@@ -132,7 +132,8 @@ fn run() -> Result<(), StartError> {
     runtime.block_on(serve(&settings, ready, (closer, passwords), sandboxed))
 }
 
-fn command() -> Command {
+/// The command and its own arguments, without the options of the table.
+pub fn command() -> Command {
     Command::new("wsnic-front")
         .version(env!("CARGO_PKG_VERSION"))
         .about("The front-end of wsnic: WebSocket server and frame shuttle, without privileges")

@@ -26,9 +26,10 @@ pub fn take() -> Vec<(String, OwnedFd)> {
     let count: RawFd = variable("LISTEN_FDS").and_then(|count| count.parse().ok()).unwrap_or(0);
     let count = if for_us { count.max(0) } else { 0 };
     let others = FIRST.saturating_add(count).cast_unsigned();
+    // By its number, because not every C library has a name for it.
     // SAFETY: by the promise above no object of this process owns one of these fds. A kernel before
     // 5.9 does not know the call, and they stay.
-    unsafe { libc::close_range(others, libc::c_uint::MAX, 0) };
+    unsafe { libc::syscall(libc::SYS_close_range, others, libc::c_uint::MAX, 0) };
     let names = variable("LISTEN_FDNAMES").unwrap_or_default();
     let mut names = names.split(':').map(str::to_owned);
     (FIRST..FIRST.saturating_add(count))

@@ -104,11 +104,11 @@ impl Identity {
 /// `wanted` can come back, and none is lost by a change of user.
 ///
 /// # Errors
-/// The kernel's. Without CAP_SETPCAP nothing is done: then root has little, and a unit or container
-/// has set the bounds.
+/// The kernel's. Without CAP_SETPCAP the bounds stay: then root has little, and a unit or container
+/// has set them.
 pub fn bound(wanted: &[Capability]) -> Result<(), PrivilegeError> {
     if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
-        return Ok(());
+        return prctl::set_keepcaps(true).map_err(system("keep capabilities"));
     }
     let wanted: CapsHashSet = wanted.iter().copied().collect();
     for capability in caps::read(None, CapSet::Bounding)?.difference(&wanted) {

@@ -47,8 +47,19 @@ pub struct Role<'a> {
     pub users: &'a [&'a str],
     /// The number of user and group if there is none of them.
     pub nobody: u32,
-    /// Capabilities that are kept.
-    pub keep: &'a [Capability],
+}
+
+impl Role<'_> {
+    /// The user, if this process is root: to be asked while /etc/passwd can be read.
+    ///
+    /// # Errors
+    /// The configured user is root or does not exist.
+    pub fn choose(&self) -> Result<Option<Identity>, PrivilegeError> {
+        if !Uid::effective().is_root() {
+            return Ok(None);
+        }
+        Identity::choose(self.option, self.configured, self.users, self.nobody).map(Some)
+    }
 }
 
 /// The parts of one process's sandbox, one after the other.
@@ -79,7 +90,8 @@ impl Parts {
         if self.level == Level::Off { Ok(None) } else { self.note(part, attempt()) }
     }
 
-    /// Becomes the user of `role`, after `prepare`, with its capabilities and no other, for good.
+    /// Becomes `user`, if there is one to become, after `prepare`, with the capabilities `keep` and no
+    /// other, for good.
     ///
     /// Where that is refused (a container may withhold CAP_SETUID), or `prepare` fails, root is a
     /// name without other capabilities; the part is missing.
@@ -88,20 +100,20 @@ impl Parts {
     /// The process must end: it may hold more than it should.
     pub fn give_up_root<E>(
         &mut self,
-        role: &Role<'_>,
+        user: Option<Identity>,
+        keep: &[Capability],
         prepare: impl FnOnce(Identity) -> Result<(), E>,
     ) -> Result<(), CloseError>
     where
         E: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        if Uid::effective().is_root() {
-            let user = Identity::choose(role.option, role.configured, role.users, role.nobody)?;
+        if let Some(user) = user {
             let prepared = prepare(user).map_err(Into::into);
-            privileges::bound(role.keep)?;
+            privileges::bound(keep)?;
             let became = prepared.and_then(|()| Ok(user.assume()?));
             self.note("a user other than root", became)?;
         }
-        Ok(privileges::keep(role.keep)?)
+        Ok(privileges::keep(keep)?)
     }
 
     fn note<T, E>(

@@ -10,8 +10,8 @@ use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-/// Connections that may wait for accept: the kernel cuts it to net.core.somaxconn.
-const BACKLOG: i32 = 4096;
+/// Connections that may wait for accept: as many as net.core.somaxconn says.
+const BACKLOG: Backlog = Backlog::MAXALLOWABLE;
 
 /// Listens at `path`, in place of a socket there that nobody listens at any more.
 ///
@@ -35,6 +35,6 @@ pub fn listen(path: &Path, mode: u32, owner: Option<(Uid, Gid)>) -> io::Result<U
         nix::unistd::chown(path, Some(uid), Some(gid))?;
     }
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))?;
-    start(&fd, Backlog::new(BACKLOG)?)?;
+    start(&fd, BACKLOG)?;
     Ok(fd.into())
 }

@@ -33,10 +33,9 @@ impl Closed {
             configured: settings.helper_user.as_deref(),
             users: &["wsnic-priv"],
             nobody: NOBODY,
-            keep: &[CAP_NET_ADMIN],
         };
         let open_device = |user| device::open_to(user, Path::new(DEVICE), DEVICE_NUMBER);
-        parts.give_up_root(&role, open_device)?;
+        parts.give_up_root(role.choose()?, &[CAP_NET_ADMIN], open_device)?;
         parts.add("protection from core dumps", process::keep_secrets)?;
         let named =
             [Some(Path::new("/etc/resolv.conf")), config].map(|file| file?.canonicalize().ok());
@@ -74,7 +73,8 @@ fn allowed() -> Allowed {
         // netlink-sys makes its sockets non-blocking by it.
         .checked(libc::SYS_ioctl, &[(1, Check::Is(libc::FIONBIO as u32))])
         .checked(libc::SYS_socket, &[(0, is(libc::AF_NETLINK))])
-        .checked(libc::SYS_openat, &[(2, Check::Lacks(libc::O_CREAT.cast_unsigned()))])
+        .looking()
+        .opening()
         .calls(&[
             libc::SYS_bind,
             libc::SYS_getsockname,
@@ -86,9 +86,6 @@ fn allowed() -> Allowed {
             libc::SYS_sendto,
             libc::SYS_recvmsg,
             libc::SYS_sendmsg,
-            libc::SYS_statx,
-            libc::SYS_fstat,
-            libc::SYS_newfstatat,
             libc::SYS_lseek,
             libc::SYS_fcntl,
             libc::SYS_capget,

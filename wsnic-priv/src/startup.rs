@@ -78,7 +78,8 @@ fn run() -> Result<ExitCode, StartError> {
     runtime.block_on(serve(loaded.settings, opened, closer))
 }
 
-fn command() -> Command {
+/// The command and its own arguments, without the options of the table.
+pub fn command() -> Command {
     Command::new("wsnic-priv")
         .version(env!("CARGO_PKG_VERSION"))
         .about("The helper of wsnic: owns bridge, TAPs and firewall rules, hands out TAP fds")

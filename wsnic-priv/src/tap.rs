@@ -4,7 +4,7 @@
 //! here. What belongs to the interface (MTU, bridge, up) is set by `link`.
 #![allow(unsafe_code)]
 
-use nix::libc::{self, c_int, c_short, ifreq};
+use nix::libc::{self, c_char, c_int, c_short, ifreq};
 use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -67,7 +67,7 @@ fn make(name: &str, offloads: u32) -> io::Result<OwnedFd> {
         return Err(io::ErrorKind::InvalidInput.into());
     }
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
+        *to = c_char::from_ne_bytes([from]);
     }
     let header = if offloads == 0 { 0 } else { libc::IFF_VNET_HDR };
     request.ifr_ifru.ifru_flags = (FLAGS | header) as c_short;

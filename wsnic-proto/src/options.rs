@@ -172,8 +172,8 @@ pub enum Kind {
     SocketAddresses,
     /// A list of name servers.
     NameServers,
-    /// A TCP port.
-    Port,
+    /// A list of TCP ports, at least one.
+    Ports,
     /// A whole number.
     Number {
         /// The smallest.
@@ -229,7 +229,7 @@ impl Kind {
             Kind::NameServers => {
                 "at most 63 IPv4 addresses separated by commas, such as 9.9.9.9, 1.1.1.1".to_owned()
             }
-            Kind::Port => "a number from 1 to 65535".to_owned(),
+            Kind::Ports => "numbers from 1 to 65535 separated by commas, such as 8086".to_owned(),
             Kind::Number { min, max } => format!("a whole number from {min} to {max}"),
             Kind::Flag => "yes or no (also on, true, t, 1, off, false, f, 0)".to_owned(),
             Kind::Present => "the option without a value".to_owned(),
@@ -292,6 +292,7 @@ impl Kind {
             self,
             Kind::Addresses
                 | Kind::SocketAddresses
+                | Kind::Ports
                 | Kind::NameServers
                 | Kind::Blocks
                 | Kind::Paths

@@ -107,10 +107,10 @@ impl Sandbox {
 pub struct Server {
     /// Addresses to listen on, at least one.
     pub addresses: Vec<IpAddr>,
-    /// Port for ws://.
-    pub ws_port: u16,
-    /// Port for wss://.
-    pub wss_port: u16,
+    /// Ports for ws://, at least one.
+    pub ws_ports: Vec<u16>,
+    /// Ports for wss://, at least one; those of ws:// among them serve both.
+    pub wss_ports: Vec<u16>,
     /// Certificate chain (PEM); None: no wss://.
     pub wss_cert: Option<PathBuf>,
     /// Private key (PEM); None: it stands in the certificate's file.

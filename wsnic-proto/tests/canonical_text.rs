@@ -28,6 +28,10 @@ fn plan() -> impl Strategy<Value = Plan> {
     })
 }
 
+fn ports() -> impl Strategy<Value = Vec<u16>> {
+    proptest::collection::hash_set(1u16.., 1..4).prop_map(|ports| ports.into_iter().collect())
+}
+
 fn server() -> impl Strategy<Value = Server> {
     let addresses = proptest::collection::hash_set(any::<IpAddr>(), 1..4);
     let tls = option::of((path(), option::of(path())));
@@ -37,15 +41,15 @@ fn server() -> impl Strategy<Value = Server> {
     let mode = mode.prop_filter("no execution", |mode| mode & 0o111 == 0);
     let owner = option::of(("[a-z]{1,9}", option::of("[a-z]{1,9}")));
     let unix = (sockets, mode, owner);
-    (addresses, (1u16.., 1u16..), tls, more, unix, any::<[bool; 2]>()).prop_map(
+    (addresses, (ports(), ports()), tls, more, unix, any::<[bool; 2]>()).prop_map(
         |(addresses, ports, tls, more, (sockets, mode, listen_owner), [page, strict_paths])| {
             let is_tls = tls.is_some();
             let (wss_cert, wss_key) = tls.map_or((None, None), |(cert, key)| (Some(cert), key));
             let (more, client_ca, optional) = more;
             Server {
                 addresses: addresses.into_iter().collect(),
-                ws_port: ports.0,
-                wss_port: ports.1,
+                ws_ports: ports.0,
+                wss_ports: ports.1,
                 wss_cert,
                 wss_key,
                 wss_more_certs: more.into_iter().filter(|_| is_tls).map(Into::into).collect(),

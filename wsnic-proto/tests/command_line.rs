@@ -60,7 +60,7 @@ fn command_lines_of_the_newest_python_version_work() {
         "-a 0.0.0.0 --ws-port 81 --wss-port 444 -r c.crt -k c.key -s 10.0.0.0/8 -i ---inet-iface \
          eth7 --disable-dhcp --dhcp-lease-file l ---dhcp-lease-time 600 -n a.b -d 9.9.9.9",
     );
-    assert_eq!((settings.server.ws_port, settings.server.wss_port), (81, 444));
+    assert_eq!((settings.server.ws_ports, settings.server.wss_ports), (vec![81], vec![444]));
     assert_eq!(settings.server.wss_key.unwrap().to_str(), Some("c.key"));
     assert!(matches!(settings.network.nat, Nat::Interface(name) if name.as_str() == "eth7"));
     assert_eq!(settings.network.dhcp.service, DhcpService::Disabled);
@@ -81,7 +81,7 @@ fn command_lines_of_the_middle_version_work() {
         "command line: --use-syslog is not supported yet and ignored: the log goes to stderr, \
          which is the journal under systemd"
     );
-    assert_eq!(settings("--docker-mode").server.wss_port, 443);
+    assert_eq!(settings("--docker-mode").server.wss_ports, [443, 8087]);
 }
 
 #[test]

@@ -26,7 +26,7 @@ fn files_of_three_versions_give_the_same_settings_without_warnings() {
 
     let settings = expected.0;
     assert_eq!(settings.server.addresses, [IpAddr::V4(Ipv4Addr::UNSPECIFIED)]);
-    assert_eq!((settings.server.ws_port, settings.server.wss_port), (8070, 8071));
+    assert_eq!((settings.server.ws_ports, settings.server.wss_ports), (vec![8070], vec![8071]));
     assert_eq!(settings.server.wss_key.unwrap().to_str(), Some("/srv/wsnic/private.pem"));
     assert!(matches!(&settings.network.nat, Nat::Interface(name) if name.as_str() == "enp3s0"));
     assert_eq!(settings.network.plan.gateway(), Ipv4Addr::new(10, 86, 0, 1));
@@ -41,7 +41,7 @@ fn files_of_three_versions_give_the_same_settings_without_warnings() {
 fn an_empty_file_gives_the_documented_defaults() {
     let settings = settings("");
     assert_eq!(settings.server.addresses, [IpAddr::V4(Ipv4Addr::LOCALHOST)]);
-    assert_eq!((settings.server.ws_port, settings.server.wss_port), (8086, 8087));
+    assert_eq!((settings.server.ws_ports, settings.server.wss_ports), (vec![8086], vec![8087]));
     assert_eq!((settings.server.wss_cert, settings.server.wss_key), (None, None));
     assert_eq!(settings.network.max_clients, 1000);
     assert_eq!(settings.network.plan.subnet().to_string(), "192.168.86.0/24");

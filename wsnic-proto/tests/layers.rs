@@ -46,13 +46,15 @@ fn an_empty_value_on_the_command_line_takes_the_file_s_value_back() {
 }
 
 #[test]
-fn docker_mode_has_the_container_s_address_and_ports() {
+fn docker_mode_has_the_container_s_address_and_the_ports_of_both_earlier_images() {
     let (settings, _) = all("", &[], &container(&[]));
     assert_eq!(settings.server.addresses[0].to_string(), "0.0.0.0");
-    assert_eq!((settings.server.ws_port, settings.server.wss_port), (80, 443));
+    assert_eq!(settings.server.ws_ports, [80, 8086]);
+    assert_eq!(settings.server.wss_ports, [443, 8087]);
     let (settings, _) = all("ws_port=81", &[("ws_server_addr", "::1")], &container(&[]));
     assert_eq!(settings.server.addresses[0].to_string(), "::1");
-    assert_eq!((settings.server.ws_port, settings.server.wss_port), (81, 443));
+    assert_eq!(settings.server.ws_ports, [81]);
+    assert_eq!(settings.server.wss_ports, [443, 8087]);
 }
 
 #[test]
@@ -60,7 +62,8 @@ fn a_detected_container_keeps_the_ports_and_listens_everywhere() {
     let facts = Facts { container: true, ..Facts::default() };
     let (settings, _) = all("", &[], &facts);
     assert_eq!(settings.server.addresses[0].to_string(), "0.0.0.0");
-    assert_eq!((settings.server.ws_port, settings.server.wss_port), (8086, 8087));
+    assert_eq!(settings.server.ws_ports, [8086]);
+    assert_eq!(settings.server.wss_ports, [8087]);
 }
 
 #[test]

@@ -14,8 +14,13 @@ fn error(text: &str) -> String {
 fn wrong_values_name_file_line_option_value_and_remedy() {
     let numbers = "is out of range or no whole number: give a whole number from";
     for (line, rest) in [
-        ("ws_port=0", "ws_port=\"0\" is not a port: give a number from 1 to 65535"),
-        ("wss_port=+1", "wss_port=\"+1\" is not a port: give a number from 1 to 65535"),
+        (
+            "ws_port=80,0",
+            "ws_port=\"80,0\" contains \"0\", which is not a port: give numbers from 1 to 65535 \
+             separated by commas, such as 8086",
+        ),
+        ("wss_port=+1", "wss_port=\"+1\" contains \"+1\", which is not a port: give numbers"),
+        ("ws_port=,", "ws_port=\",\" names no port: give numbers from 1 to 65535"),
         (
             "ws_address=127.0.0.1 here",
             "ws_address=\"127.0.0.1 here\" contains \"here\", which is not an IP address: give \
@@ -152,7 +157,7 @@ fn origins_are_compared_as_browsers_send_them() {
 #[test]
 fn one_port_may_be_for_ws_and_wss() {
     let (settings, _) = outcome("wss_certificate=c\nws_port=8087", &Facts::default()).unwrap();
-    assert_eq!(settings.server.ws_port, settings.server.wss_port);
+    assert_eq!(settings.server.ws_ports, settings.server.wss_ports);
 }
 
 #[test]
@@ -171,7 +176,8 @@ fn errors_of_command_line_and_environment_name_the_option_or_variable() {
     let error = resolve(&ConfFile::default(), &layer, &Facts::default()).unwrap_err().to_string();
     assert_eq!(
         error,
-        "command line: --ws-server-port=\"x\" is not a port: give a number from 1 to 65535"
+        "command line: --ws-server-port=\"x\" contains \"x\", which is not a port: give numbers \
+         from 1 to 65535 separated by commas, such as 8086"
     );
     for (name, value, expected) in [
         ("WSNIC_SUBNET", "y", "WSNIC_SUBNET=\"y\" (\"y\" is not an IPv4 block"),

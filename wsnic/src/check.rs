@@ -3,6 +3,7 @@
 use crate::child::Program;
 use crate::host_firewall::{self, Obstacle};
 use clap::{Arg, ArgAction};
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::process::ExitCode;
@@ -82,8 +83,13 @@ fn check_configuration(loaded: &Loaded) -> bool {
             "use dhcp_service=builtin, which needs nothing installed",
         );
     }
-    for ip in &settings.server.addresses {
-        let address = SocketAddr::new(*ip, settings.server.ws_port);
+    let server = &settings.server;
+    let wss_ports = server.wss_cert.iter().flat_map(|_| &server.wss_ports);
+    let ports: BTreeSet<u16> = server.ws_ports.iter().chain(wss_ports).copied().collect();
+    for (ip, port) in
+        server.addresses.iter().flat_map(|ip| ports.iter().map(move |port| (ip, port)))
+    {
+        let address = SocketAddr::new(*ip, *port);
         match TcpListener::bind(address) {
             Ok(_) => good(&format!("{address} is free to listen on")),
             Err(error) => {

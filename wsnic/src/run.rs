@@ -370,10 +370,13 @@ impl Watched {
 /// Says on standard output where clients connect, and what to do with that.
 fn announce(settings: &Settings) {
     let server = &settings.server;
-    let mut urls: Vec<String> =
-        server.addresses.iter().map(|ip| url("ws", *ip, server.ws_port)).collect();
+    let mut served: Vec<_> = server.ws_ports.iter().map(|port| ("ws", *port)).collect();
     if server.wss_cert.is_some() {
-        urls.extend(server.addresses.iter().map(|ip| url("wss", *ip, server.wss_port)));
+        served.extend(server.wss_ports.iter().map(|port| ("wss", *port)));
+    }
+    let mut urls: Vec<String> = Vec::new();
+    for (scheme, port) in served {
+        urls.extend(server.addresses.iter().map(|ip| url(scheme, *ip, port)));
     }
     urls.extend(server.listen.iter().map(|path| format!("unix:{}", path.display())));
     let mut text = format!("\nwsnic is ready: {}\n", urls.join("  "));

@@ -79,7 +79,8 @@ enum TokenError {
     Random,
 }
 
-fn command() -> Command {
+/// The command and its arguments.
+pub fn command() -> Command {
     let setting = |(name, value, help): (&'static str, &'static str, &'static str)| {
         Arg::new(name).long(name).value_name(value).help(help)
     };
@@ -160,10 +161,11 @@ fn line(matches: &ArgMatches, secret: &str) -> Result<String, TokenError> {
 
 /// Where the holder connects.
 fn address(server: &Server, secret: &str) -> String {
-    let (scheme, port) = match server.wss_cert {
-        Some(_) => ("wss", server.wss_port),
-        None => ("ws", server.ws_port),
+    let (scheme, ports) = match server.wss_cert {
+        Some(_) => ("wss", &server.wss_ports),
+        None => ("ws", &server.ws_ports),
     };
+    let port = ports.first().copied().unwrap_or_default();
     let host = match server.addresses.first() {
         Some(IpAddr::V6(address)) if !address.is_unspecified() => format!("[{address}]"),
         Some(address) if !address.is_unspecified() => address.to_string(),

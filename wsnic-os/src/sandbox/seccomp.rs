@@ -42,6 +42,24 @@ const BASE: &[c_long] = &[
     libc::SYS_exit_group,
 ];
 
+/// Looking at a file. Static programs have another C library (musl), which knows older calls too.
+const LOOK: &[c_long] = &[
+    libc::SYS_statx,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    libc::SYS_stat,
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    libc::SYS_lstat,
+];
+
+/// Opening a file, with the number of the argument that has the flags.
+const OPEN: &[(c_long, u8)] = &[
+    (libc::SYS_openat, 2),
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    (libc::SYS_open, 1),
+];
+
 /// What an argument must be.
 #[derive(Debug, Clone, Copy)]
 pub enum Check {
@@ -85,6 +103,20 @@ impl Allowed {
     pub fn calls(mut self, calls: &[c_long]) -> Allowed {
         self.0.extend(calls.iter().map(|call| (*call, Vec::new())));
         self
+    }
+
+    /// Adds looking at files.
+    #[must_use]
+    pub fn looking(self) -> Allowed {
+        self.calls(LOOK)
+    }
+
+    /// Adds opening files that exist.
+    #[must_use]
+    pub fn opening(self) -> Allowed {
+        const NOTHING_NEW: Check = Check::Lacks(libc::O_CREAT.cast_unsigned());
+        OPEN.iter()
+            .fold(self, |allowed, (call, flags)| allowed.checked(*call, &[(*flags, NOTHING_NEW)]))
     }
 
     /// Adds a call whose arguments, counted from 0, pass all `checks`. Given twice, one set suffices.

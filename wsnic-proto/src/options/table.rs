@@ -43,21 +43,21 @@ pub static OPTIONS: &[OptionSpec] = &[
         id: OptionId::WsServerPort,
         name: "ws_server_port",
         aliases: &["ws_port"],
-        metavar: "PORT",
-        kind: Kind::Port,
+        metavar: "PORTS",
+        kind: Kind::Ports,
         default: "8086",
-        help: "Port for ws:// connections. With --docker-mode the default is 80.",
+        help: "Ports for ws:// connections. With --docker-mode the default is 80 and 8086.",
         ..SERVER
     },
     OptionSpec {
         id: OptionId::WssServerPort,
         name: "wss_server_port",
         aliases: &["wss_port"],
-        metavar: "PORT",
-        kind: Kind::Port,
+        metavar: "PORTS",
+        kind: Kind::Ports,
         default: "8087",
-        help: "Port for wss:// connections, which need wss_server_cert. With --docker-mode the \
-               default is 443. May be that of ws:// too.",
+        help: "Ports for wss:// connections, which need wss_server_cert. With --docker-mode the \
+               default is 443 and 8087. A port may be one of ws:// too.",
         ..SERVER
     },
     OptionSpec {

@@ -78,13 +78,14 @@ impl Facts {
 
     /// The value of an option that nobody gives; empty: unset.
     ///
-    /// Two earlier versions knew containers: the one with `--docker-mode` used ports 80 and 443,
-    /// the one that looked for a container's marks kept 8086 and 8087. Images of both keep working.
+    /// Two earlier versions had images: the one with `--docker-mode` used ports 80 and 443, the one
+    /// that looked for a container's marks kept 8086 and 8087. An image with `--docker-mode` stands
+    /// in for both.
     pub(super) fn default_of(&self, id: OptionId) -> &'static str {
         match id {
             OptionId::WsServerAddr if self.in_container() => "0.0.0.0",
-            OptionId::WsServerPort if self.docker_mode => "80",
-            OptionId::WssServerPort if self.docker_mode => "443",
+            OptionId::WsServerPort if self.docker_mode => "80, 8086",
+            OptionId::WssServerPort if self.docker_mode => "443, 8087",
             OptionId::Sandbox if self.by_systemd => "require",
             OptionId::WssServerCert => self.cert.unwrap_or_default(),
             OptionId::WssServerKey => self.key.unwrap_or_default(),

@@ -48,11 +48,11 @@ pub(super) fn socket_address(text: &str) -> Option<SocketAddr> {
 }
 
 /// The same items, each at its first place only.
-pub(super) fn without_repetitions(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+pub(super) fn without_repetitions<T: PartialEq>(items: Vec<T>) -> Vec<T> {
     let mut unique = Vec::new();
-    for address in addresses {
-        if !unique.contains(&address) {
-            unique.push(address);
+    for item in items {
+        if !unique.contains(&item) {
+            unique.push(item);
         }
     }
     unique

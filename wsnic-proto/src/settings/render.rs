@@ -15,8 +15,8 @@ impl Settings {
         let mut lines = of_network(&self.network);
         lines.extend([
             (OptionId::WsServerAddr, list(&server.addresses)),
-            (OptionId::WsServerPort, server.ws_port.to_string()),
-            (OptionId::WssServerPort, server.wss_port.to_string()),
+            (OptionId::WsServerPort, list(&server.ws_ports)),
+            (OptionId::WssServerPort, list(&server.wss_ports)),
             (OptionId::WssServerCert, path(server.wss_cert.as_ref())),
             (OptionId::WssServerKey, path(server.wss_key.as_ref())),
             (OptionId::WssMoreCerts, paths(&server.wss_more_certs, "")),

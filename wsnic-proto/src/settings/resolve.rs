@@ -153,8 +153,8 @@ impl Resolver<'_> {
         }
         let server = Server {
             addresses: parse::without_repetitions(addresses),
-            ws_port: self.port(OptionId::WsServerPort)?,
-            wss_port: self.port(OptionId::WssServerPort)?,
+            ws_ports: self.ports(OptionId::WsServerPort)?,
+            wss_ports: self.ports(OptionId::WssServerPort)?,
             wss_cert: self.path(OptionId::WssServerCert),
             wss_key: self.path(OptionId::WssServerKey),
             wss_more_certs: parse::paths(&self.given(OptionId::WssMoreCerts).value),
@@ -428,12 +428,16 @@ impl Resolver<'_> {
         })
     }
 
-    fn port(&self, id: OptionId) -> Result<u16, ConfError> {
-        self.required(id, "is not a port", |text| {
-            parse::number(text)
-                .and_then(|number| u16::try_from(number).ok())
-                .filter(|port| *port > 0)
-        })
+    fn ports(&self, id: OptionId) -> Result<Vec<u16>, ConfError> {
+        let ports = self.list(id, |item| {
+            let port = parse::number(item).and_then(|number| u16::try_from(number).ok());
+            port.filter(|port| *port > 0)
+                .ok_or_else(|| format!("contains {}, which is not a port", quoted(item)))
+        })?;
+        if ports.is_empty() {
+            return Err(self.error(id, "names no port"));
+        }
+        Ok(parse::without_repetitions(ports))
     }
 
     fn flag(&self, id: OptionId) -> Result<Option<bool>, ConfError> {
