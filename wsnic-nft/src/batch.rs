@@ -171,6 +171,13 @@ impl Batch {
         self.push((NEW_CHAIN, CREATE), table, attributes, format!("make chain {table} {chain}"));
     }
 
+    /// Says with a refusal of the last change what it may mean.
+    pub fn hint(&mut self, hint: &str) {
+        if let Some(last) = self.0.last_mut() {
+            last.what = format!("{} ({hint})", last.what);
+        }
+    }
+
     /// Adds a rule at a chain's end.
     pub fn rule(&mut self, table: &Table, chain: &str, rule: Rule) {
         self.add_rule(CREATE | APPEND, table, chain, of_chain(table, chain), rule);

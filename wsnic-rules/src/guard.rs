@@ -108,7 +108,10 @@ fn rules_to_host(network: &NetworkPolicy) -> Vec<Rule> {
     if network.dhcp_on_host {
         rules.push(Rule::new().port(Transport::Udp, 67).accept());
     }
-    rules.push(foreign_source(network).counter().drop());
+    // Locked ports have no other source, but their room may not have been announced.
+    if !network.locks || network.bridge.has_rooms() {
+        rules.push(foreign_source(network).counter().drop());
+    }
     // Only answers: packets of a flow that the guest opened, such as its next pings, are judged again.
     rules.push(Rule::new().answer().accept());
     rules.extend(resolver(network));

@@ -135,7 +135,7 @@ impl Policy {
     }
 
     pub(crate) fn has_rooms(&self) -> bool {
-        self.networks.iter().any(|network| matches!(network.bridge, Bridge::Rooms { .. }))
+        self.networks.iter().any(|network| network.bridge.has_rooms())
     }
 }
 
@@ -148,6 +148,10 @@ impl NetworkPolicy {
 }
 
 impl Bridge {
+    pub(crate) fn has_rooms(&self) -> bool {
+        matches!(self, Bridge::Rooms { .. })
+    }
+
     /// What comes from its guests.
     pub(crate) fn from(&self) -> Rule {
         match self {

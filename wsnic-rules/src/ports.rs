@@ -70,6 +70,7 @@ pub(crate) fn build(batch: &mut Batch, policy: &Policy, bridge_locks: bool) {
     batch.chain(&table, LOCKED);
     batch.chain(&table, BY_NAME);
     batch.base_chain(&table, FRAMES, "filter", HookPoint::PreRouting, PRIORITY);
+    batch.hint("is it a kernel without CONFIG_NF_TABLES_BRIDGE? locks = no does without");
     let networks = || (0..).zip(&policy.networks);
     for (number, network) in
         networks().filter(|(number, _)| class(policy, *number) == Some(*number))

@@ -213,11 +213,15 @@ fn a_refusal_names_what_was_refused() {
         let mut batch = Batch::default();
         batch.new_table(&nat_table(), TableFlags::NONE);
         batch.rule(&nat_table(), "nowhere", wsnic_nft::Rule::new().accept());
+        batch.hint("or is it somewhere?");
         batch.chain(&nat_table(), "somewhere");
         nf.commit(batch).unwrap_err()
     });
     assert_eq!(error.errno(), Some(2));
-    assert_eq!(error.to_string(), "the kernel refused to add a rule to ip wsnic_nat nowhere");
+    assert_eq!(
+        error.to_string(),
+        "the kernel refused to add a rule to ip wsnic_nat nowhere (or is it somewhere?)"
+    );
     assert_eq!(netns.sh("nft list ruleset"), "");
 }
 
