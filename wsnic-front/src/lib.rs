@@ -13,7 +13,6 @@ mod guest;
 mod helper;
 pub mod http;
 mod listen;
-mod log_limit;
 mod namespaces;
 mod networks;
 mod news;

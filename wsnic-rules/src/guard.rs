@@ -112,6 +112,9 @@ fn rules_to_host(network: &NetworkPolicy) -> Vec<Rule> {
     // Only answers: packets of a flow that the guest opened, such as its next pings, are judged again.
     rules.push(Rule::new().answer().accept());
     rules.extend(resolver(network));
+    if network.dns_on_host {
+        rules.extend(Transport::BOTH.map(|by| to_gateway(network).port(by, 53).accept()));
+    }
     if network.access == GuestAccess::All {
         rules.extend(
             network.deny.iter().map(|block| Rule::new().ipv4().destination(*block).goto(REFUSE)),

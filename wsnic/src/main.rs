@@ -9,6 +9,7 @@ mod admin;
 mod cert;
 mod check;
 mod child;
+mod dnsmasq;
 mod host_firewall;
 mod operator;
 mod reload;

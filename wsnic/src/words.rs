@@ -1,6 +1,6 @@
 //! The first word of the command line: which subcommand is meant.
 
-use crate::{cert, check, operator, reload, run, token};
+use crate::{cert, check, dnsmasq, operator, reload, run, token};
 use clap::Command;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,6 +15,7 @@ Commands:
   wsnic sessions who is in: client, identity, port, MAC, age, bytes
   wsnic kick     end a session, with --ban keep its address out; wsnic pardon lets it in again
   wsnic reload   hand new certificates and lists of clients to a wsnic that runs
+  wsnic dnsmasq  keep the dnsmasq of a network, with dhcp_service=dnsmasq: for wsnic run and systemd
   wsnic cert     make a self-signed certificate for wss://, and say how to trust it
   wsnic check    say whether this machine and configuration are fit, and what to do if not
   wsnic template print a commented wsnic.conf with all options at their defaults
@@ -24,7 +25,7 @@ Commands:
 pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     let word = arguments.get(1).and_then(|word| word.to_str()).unwrap_or_default();
     let word = match word {
-        "run" | "check" | "template" | "reload" | "cert" | "token" => {
+        "run" | "check" | "template" | "reload" | "cert" | "token" | "dnsmasq" => {
             arguments.remove(1).into_string().unwrap_or_default()
         }
         word if operator::WORDS.contains(&word) => {
@@ -59,6 +60,7 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         .after_help(SUBCOMMANDS);
     let command = match word.as_str() {
         "check" => command.arg(check::argument()),
+        "dnsmasq" => command.args(dnsmasq::arguments()),
         word if operator::WORDS.contains(&word) => operator::with_arguments(command, word),
         _ => command,
     };
@@ -74,7 +76,10 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         log::init("wsnic", Verbosity::Quiet);
         return check::check(&loaded);
     }
-    log::init("wsnic", loaded.verbosity);
+    log::init(if word == "dnsmasq" { "wsnic-dnsmasq" } else { "wsnic" }, loaded.verbosity);
+    if word == "dnsmasq" {
+        return dnsmasq::keep(&loaded);
+    }
     if word == "reload" {
         return reload::reload(&loaded.settings);
     }
