@@ -1,11 +1,13 @@
 //! dnsmasq as the DHCP and DNS service: the real one, as the package has it.
 
 use nix::sys::signal::Signal;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::process::{Command, Output};
+use std::time::Duration;
 use wsnic_tests::frames;
 use wsnic_tests::services::{BIG_NAME, WEB_NAME};
 use wsnic_tests::{
-    Lab, NativeGuest, RawGuest, Server, address, address::GATEWAY, run_wsnic, wait_until,
+    Lab, NativeGuest, Netns, RawGuest, Server, address, address::GATEWAY, run_wsnic, wait_until,
 };
 
 const DNSMASQ: &str = "dhcp_service = dnsmasq\n";
@@ -128,6 +130,38 @@ fn dnsmasq_holds_no_privilege_once_it_serves() {
         assert!(line.contains("192.168.86.1:53") || line.contains("%wsbr0:67"), "{sockets}");
     }
     let guest = NativeGuest::join(&lab);
+    drop(guest);
+    server.stop();
+    lab.finish();
+}
+
+#[test]
+fn nobody_but_guests_and_the_host_itself_asks_dnsmasq() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, &format!("{DNSMASQ}inet_iface = wan0\n"));
+    let guest = NativeGuest::join(&lab);
+    let asks = |netns: &Netns| {
+        netns.output(Command::new("busybox").args([
+            "timeout",
+            "4",
+            "busybox",
+            "nslookup",
+            "-type=a",
+            "native",
+            "192.168.86.1",
+        ]))
+    };
+    let answered =
+        |output: Output| String::from_utf8_lossy(&output.stdout).contains(&guest.ip().to_string());
+    // The neighbour's way to that address is the host, which would take it for its own.
+    assert!(answered(asks(&lab.srv)), "the host itself");
+    assert!(answered(asks(&guest.netns)), "a guest");
+    assert!(!answered(asks(&lab.lan)), "a neighbour of the host");
+    let connect = || {
+        let address = SocketAddr::from((GATEWAY, 53));
+        TcpStream::connect_timeout(&address, Duration::from_millis(1500)).is_ok()
+    };
+    assert!(guest.netns.enter(connect) && !lab.lan.enter(connect), "nor over TCP");
     drop(guest);
     server.stop();
     lab.finish();

@@ -1,6 +1,7 @@
 //! The guard: what guests may reach, as the table `inet wsnic_guard`.
 //!
-//! Only packets that enter or leave by a guests' bridge are judged, and what comes in by an interface
+//! Only packets that enter or leave by a guests' bridge are judged, questions that others ask a name
+//! server on the gateway's address, and what comes in by an interface
 //! that forwards only because of guests (`closed`) goes nowhere else; nothing is taken from ports and
 //! leaf bridges themselves: the kernel gives the host a frame to 01-80-C2-00-00-0x from the port that it
 //! came in by, past the bridge, and all frames of a port that was taken off the bridge. All other
@@ -76,6 +77,16 @@ pub(crate) fn build(batch: &mut Batch, policy: &Policy) {
     for prefix in [BRIDGE_PREFIX, PORT_PREFIX, LEAF_PREFIX] {
         for chain in [INPUT, FORWARD] {
             batch.rule(&table, chain, Rule::new().from_any(prefix).counter().drop());
+        }
+    }
+    // The gateway's name server is for guests: the kernel takes packets to an address of this host by
+    // any interface.
+    for network in policy.networks.iter().filter(|network| network.dns_on_host) {
+        let elsewhere = || Rule::new().not_from_any(BRIDGE_PREFIX).not_from_any(LOOPBACK);
+        for by in Transport::BOTH {
+            let gateway = Cidr::containing(network.plan.gateway(), 32);
+            let question = elsewhere().ipv4().destination(gateway).port(by, 53);
+            batch.rule(&table, INPUT, question.counter().drop());
         }
     }
     batch.rule(&table, FORWARD, Rule::new().to_any(BRIDGE_PREFIX).goto(TO_GUESTS));
@@ -229,6 +240,8 @@ const FORWARD: &str = "forward";
 const REFUSE: &str = "refuse";
 const TO_GUESTS: &str = "to_guests";
 const ROOMS: &str = "rooms";
+/// The whole name, to its end.
+const LOOPBACK: &str = "lo\0";
 const INSIDE: &str = "inside";
 /// Packets a second and burst, all guests of a network together: enough to see whether it is there.
 const PINGS: (u64, u32) = (20, 40);
