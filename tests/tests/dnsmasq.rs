@@ -260,6 +260,24 @@ fn the_first_frame_from_a_new_address_is_not_lost() {
 }
 
 #[test]
+fn an_address_that_dnsmasq_gives_is_taken_from_who_just_uses_it() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, DNSMASQ);
+    let squatter = NativeGuest::plug(&lab);
+    squatter.netns.ip("address add 192.168.86.2/24 dev eth0");
+    assert!(squatter.pings(GATEWAY), "as long as nobody else has it");
+    let guest = NativeGuest::join(&lab);
+    assert_eq!(guest.ip(), Ipv4Addr::new(192, 168, 86, 2));
+    // Who had the address is no more believed to have it.
+    lab.srv.run("ip neighbour flush dev wsbr0");
+    assert!(guest.pings(GATEWAY));
+    assert!(!squatter.pings(GATEWAY));
+    drop((squatter, guest));
+    server.stop();
+    lab.finish();
+}
+
+#[test]
 fn a_bridge_that_is_made_anew_is_served_again() {
     let lab = Lab::new();
     let server = Server::start(&lab, DNSMASQ);

@@ -463,9 +463,10 @@ async fn session(context: &Rc<Context>, welcome: Welcome, counted: Counted) {
         tracing::info!(%client, identity, network = %options.name, port = name, sessions, "client connected");
     }
     let dhcp = dhcp.map(|dhcp| DhcpPort::open(&dhcp, &context.log));
-    let guest = options
-        .locks
-        .then(|| Guest::new(Rc::clone(&context.helper), id, generation, options.max_macs as usize));
+    let guest = options.locks.then(|| {
+        let max_macs = options.max_macs as usize;
+        Guest::new(Rc::clone(&context.helper), (id, generation), max_macs, port.gateway)
+    });
     let greeting = stream.write_all(accept.response().as_bytes()).await;
     let burst = Duration::from_millis(options.rate_burst_ms.into());
     let limit = |rate| Limiter::new(rate, burst, started);
