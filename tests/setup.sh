@@ -30,6 +30,7 @@ NEEDED="
 	nginx:nginx-light
 	apache2:apache2
 	htpasswd:apache2-utils
+	dnsmasq:dnsmasq-base
 	haproxy:haproxy
 	promtool:prometheus
 	tshark:tshark

@@ -80,14 +80,6 @@ fn an_unknown_option_is_a_warning() {
 }
 
 #[test]
-fn dnsmasq_is_refused_with_a_clear_message_for_now() {
-    let lab = Lab::new();
-    let log = Server::refuses(&lab, "dhcp_service = dnsmasq\n", &[]);
-    assert!(log.contains("dnsmasq") && log.contains("builtin"), "{log}");
-    lab.finish();
-}
-
-#[test]
 fn a_missing_file_that_was_named_is_an_error() {
     let lab = Lab::new();
     let (status, text) = run_wsnic(&lab.srv, &["run", "-c", "/nowhere/wsnic.conf"]);

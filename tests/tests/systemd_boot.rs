@@ -6,6 +6,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use wsnic_tests::services::WEB_NAME;
 use wsnic_tests::{Bed, Identity, Lab, NativeGuest, RawGuest, Trust, address, wait_until};
 
 const HELPER: &str = "wsnic-priv.service";
@@ -59,6 +60,36 @@ fn no_service_has_more_than_it_needs() {
     assert_eq!(namespace(helper, "net"), namespace(bed.init(), "net"), "the one that it works on");
     drop(guest);
     bed.finish(&lab);
+}
+
+#[test]
+fn dnsmasq_serves_as_a_unit_of_its_own_without_any_privilege() {
+    const UNIT: &str = "wsnic-dnsmasq@default.service";
+    let mut lab = Lab::new();
+    let bed = Bed::start(&mut lab, "dhcp_service = dnsmasq\ninet_iface = wan0\n");
+    bed.run(&format!("systemctl enable --quiet {UNIT}"));
+    let early = NativeGuest::join(&lab);
+    assert_eq!(early.resolves("native"), [early.ip()]);
+    assert_eq!(early.resolves(WEB_NAME), [address::WEB]);
+    let keeper = running(&bed, UNIT);
+    let dnsmasq = wsnic_tests::processes(&lab.srv)
+        .iter()
+        .find_map(|line| line.strip_suffix(" dnsmasq")?.parse().ok())
+        .expect("it runs");
+    for pid in [keeper, dnsmasq] {
+        for set in ["CapPrm", "CapEff", "CapInh", "CapAmb"] {
+            assert_eq!(status(pid, set), ["0000000000000000"], "{set}");
+        }
+        assert_eq!(status(pid, "NoNewPrivs"), ["1"]);
+        assert!(status(pid, "Uid").iter().all(|uid| uid != "0"));
+    }
+    assert_eq!(bed.property(UNIT, "NFileDescriptorStore"), "1", "its leases");
+    send(dnsmasq, Signal::SIGKILL);
+    bed.successor(UNIT, keeper);
+    let late = NativeGuest::join(&lab);
+    assert_ne!(late.ip(), early.ip(), "leases outlive it");
+    bed.finish(&lab);
+    drop((early, late));
 }
 
 #[test]

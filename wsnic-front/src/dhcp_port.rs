@@ -6,11 +6,11 @@ use crate::dhcp::{
     Answers, Config, Event, Lease, LeaseFile, LeaseFileError as FileError, OpenedLeases, PortKey,
     Server,
 };
-use crate::log_limit::LogLimit;
 use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use wsnic_os::log_limit::LogLimit;
 use wsnic_proto::settings::{Dhcp as Options, Nat, Network};
 use wsnic_proto::{MacAddr, Plan};
 

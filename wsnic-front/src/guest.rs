@@ -2,7 +2,7 @@
 //!
 //! Where a network has locks, the kernel drops every frame whose source has not been bound. So the first
 //! frame from an address waits until the helper has bound it, which takes about a millisecond; all
-//! others pass by one comparison. What the helper refuses is dropped here already, and asked for again
+//! others pass by one comparison. What a DHCP server on the bridge gives is bound when its answer comes by. What the helper refuses is dropped here already, and asked for again
 //! after a while at the earliest.
 
 use crate::dhcp_port::DhcpPort;
@@ -45,6 +45,7 @@ pub struct Guest {
     port: PortId,
     generation: Generation,
     max_macs: usize,
+    gateway: Ipv4Addr,
     /// What passed last.
     last: Cell<Option<Pair>>,
     /// What was bound, the oldest first.
@@ -54,9 +55,25 @@ pub struct Guest {
 
 impl Guest {
     /// A guest of whom nothing is known.
-    pub fn new(helper: Rc<Helper>, port: PortId, generation: Generation, max_macs: usize) -> Guest {
+    pub fn new(
+        helper: Rc<Helper>,
+        (port, generation): (PortId, Generation),
+        max_macs: usize,
+        gateway: Ipv4Addr,
+    ) -> Guest {
         let (last, bound, refused) = Default::default();
-        Guest { helper, port, generation, max_macs, last, bound, refused }
+        Guest { helper, port, generation, max_macs, gateway, last, bound, refused }
+    }
+
+    /// The address that this frame to DHCP clients, which comes from the bridge, gives to this guest, if
+    /// it is not bound yet. Only the gateway's word counts: other guests cannot send such frames, and
+    /// nobody beyond can send with the gateway's address.
+    #[cold]
+    pub fn given(&self, frame: Frame<'_>) -> Option<Pair> {
+        let (server, pair) = leased(frame)?;
+        let bound = self.bound.borrow();
+        let is_ours = bound.iter().any(|(mac, _)| *mac == pair.0) && !bound.contains(&pair);
+        (server == self.gateway && is_ours).then_some(pair)
     }
 
     /// Whether this frame may pass.
@@ -171,5 +188,68 @@ fn source(frame: Frame<'_>) -> Option<Pair> {
         0x0806 if payload.get(8..14) == Some(&mac.0[..]) => Some((mac, address(14))),
         0x0806 => None,
         _ => Some((mac, Ipv4Addr::UNSPECIFIED)),
+    }
+}
+
+/// Of a DHCPACK (RFC 2131 §2, RFC 2132 §9.6) for Ethernet: the IPv4 source, and who gets which address.
+fn leased(frame: Frame<'_>) -> Option<(Ipv4Addr, Pair)> {
+    const COOKIE: [u8; 4] = [99, 130, 83, 99];
+    let packet = frame.payload();
+    let address = |bytes: &[u8]| Some(Ipv4Addr::from(*bytes.first_chunk::<4>()?));
+    let header_len = usize::from(packet.first()? & 0x0f) * 4;
+    let message = packet.get(header_len + 8..)?;
+    let is_reply = message.get(..3)? == [2, 1, 6] && message.get(236..240)? == COOKIE;
+    let mut options = message.get(240..)?;
+    let kind = loop {
+        match *options {
+            [0, ref rest @ ..] => options = rest,
+            [53, 1, kind, ..] => break kind,
+            [255, ..] | [] | [_] => return None,
+            [_, len, ref rest @ ..] => options = rest.get(usize::from(len)..)?,
+        }
+    };
+    let (given, mac) = (address(message.get(16..)?)?, *message.get(28..)?.first_chunk::<6>()?);
+    let is_lease = is_reply && kind == 5 && !given.is_unspecified();
+    is_lease.then_some((address(packet.get(12..)?)?, (MacAddr(mac), given)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 7]);
+
+    /// A DHCP message from 10.0.0.1 that gives 10.0.0.5 to `MAC`.
+    fn answer(kind: u8) -> Vec<u8> {
+        let mut message = [[2, 1, 6, 0].as_slice(), &[0; 232], &[99, 130, 83, 99]].concat();
+        message[16..20].copy_from_slice(&[10, 0, 0, 5]);
+        message[28..34].copy_from_slice(&MAC.0);
+        message.extend([0, 54, 4, 10, 0, 0, 1, 53, 1, kind, 255]);
+        let ip = [[0x45].as_slice(), &[0; 11], &[10, 0, 0, 1, 255, 255, 255, 255]].concat();
+        [&[0xff; 6], &[2; 6], &[8, 0][..], &ip, &[0, 67, 0, 68, 0, 0, 0, 0], &message].concat()
+    }
+
+    #[test]
+    fn only_an_acknowledgement_gives_an_address() {
+        let of = |kind| leased(Frame::new(&answer(kind)).unwrap());
+        let given = (Ipv4Addr::new(10, 0, 0, 1), (MAC, Ipv4Addr::new(10, 0, 0, 5)));
+        assert_eq!(of(5), Some(given));
+        assert_eq!(of(2), None, "an offer");
+        assert_eq!(of(6), None, "a refusal");
+    }
+
+    proptest! {
+        #[test]
+        fn answers_that_are_cut_or_changed_are_read_without_panic(
+            len in 0_usize..310, at in 14_usize..290, byte: u8,
+        ) {
+            let mut bytes = answer(5);
+            if let Some(changed) = bytes.get_mut(at) {
+                *changed = byte;
+            }
+            bytes.truncate(len);
+            let _ = Frame::new(&bytes).map(leased);
+        }
     }
 }

@@ -3,7 +3,6 @@
 //! The only file that sends requests. Every request is invented here: nothing that a client sent
 //! is part of one but the addresses of its guest, as numbers, which the helper judges for itself. A helper that does not answer costs new clients their port, never a session.
 
-use crate::log_limit::LogLimit;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
@@ -14,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
+use wsnic_os::log_limit::LogLimit;
 use wsnic_os::packet::PacketSocket;
 use wsnic_proto::codec;
 use wsnic_proto::message::{MAGIC, MAX_IN_FLIGHT, VERSION};

@@ -14,7 +14,6 @@ mod health;
 mod helper;
 pub mod http;
 mod listen;
-mod log_limit;
 mod metrics;
 mod monitor;
 mod namespaces;

@@ -11,7 +11,6 @@ use crate::guest::Guest;
 use crate::helper::Helper;
 use crate::http::{self, Accept, MAX_HEAD, Refusal, Verdict};
 use crate::listen::{Counted, Speaks};
-use crate::log_limit::LogLimit;
 use crate::networks::{Choice, Lost, Networks};
 use crate::news::Item;
 use crate::rate::Limiter;
@@ -32,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
+use wsnic_os::log_limit::LogLimit;
 use wsnic_os::material::{self, Material};
 use wsnic_os::watch::watch;
 use wsnic_proto::IpBlock;
@@ -475,9 +475,10 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
         tracing::info!(%client, identity, network = %options.name, port = name, sessions, "client connected");
     }
     let dhcp = dhcp.map(|dhcp| DhcpPort::open(&dhcp, &context.log));
-    let guest = options
-        .locks
-        .then(|| Guest::new(Rc::clone(&context.helper), id, generation, options.max_macs as usize));
+    let guest = options.locks.then(|| {
+        let max_macs = options.max_macs as usize;
+        Guest::new(Rc::clone(&context.helper), (id, generation), max_macs, port.gateway)
+    });
     let greeting = stream.write_all(accept.response().as_bytes()).await;
     let is_vpn_ws = accept.is_vpn_ws;
     // What is left lasts as long as the session: nothing of its head is kept.

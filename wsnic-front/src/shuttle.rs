@@ -88,6 +88,8 @@ pub struct Shuttle {
     guest: Option<Guest>,
     /// A frame, or none, that waits for its source to be bound, and what that is.
     held: RefCell<Option<(Vec<u8>, Pair)>>,
+    /// What a DHCP server on the bridge has just given to the guest, not bound yet.
+    given: Cell<Option<Pair>>,
     /// Whether each frame of the TAP has a header before it.
     offloads: bool,
     limit_up: RefCell<Option<Limiter>>,
@@ -118,6 +120,7 @@ impl Shuttle {
             dhcp,
             guest,
             held: RefCell::default(),
+            given: Cell::default(),
             offloads,
             limit_up: RefCell::new(limit_up),
             limit_down: RefCell::new(limit_down),
@@ -480,6 +483,7 @@ impl Shuttle {
                 Ok((len, drained))
             });
             turn.end();
+            self.bind_given().await;
             match sent {
                 Ok((len, empty)) => {
                     drained = empty;
@@ -491,6 +495,30 @@ impl Shuttle {
                 }
                 Err(end) => return end,
             }
+        }
+    }
+
+    /// Whether the guest is to have a frame of the bridge: what is for DHCP clients comes from the
+    /// front-end alone if that is the server, and is looked at otherwise.
+    fn is_wanted(&self, frame: Frame<'_>) -> bool {
+        if !frame.is_to_dhcp_client() {
+            return true;
+        }
+        if self.dhcp.is_some() {
+            return false;
+        }
+        if let Some(pair) = self.guest.as_ref().and_then(|guest| guest.given(frame)) {
+            self.given.set(Some(pair));
+        }
+        true
+    }
+
+    /// Has the guest's new address bound, from whoever uses it without having been given it.
+    async fn bind_given(&self) {
+        let (Some(pair), Some(guest)) = (self.given.take(), &self.guest) else { return };
+        let challenge = |mac| self.news.tell(Item::Wanted(mac));
+        if let Err(error) = guest.bind(pair, true, self.dhcp.as_ref(), challenge).await {
+            self.news.tell(Item::Refused(pair, error));
         }
     }
 
@@ -518,8 +546,8 @@ impl Shuttle {
                 Err(Errno::EINTR) => continue,
                 Err(_) => return Err(End::PortLost),
             };
-            let wanted = Frame::new(&buffer[at..at + size])
-                .is_some_and(|frame| self.dhcp.is_none() || !frame.is_to_dhcp_client());
+            let wanted =
+                Frame::new(&buffer[at..at + size]).is_some_and(|frame| self.is_wanted(frame));
             if !wanted || self.is_late(&mut late) {
                 continue;
             }
@@ -550,11 +578,10 @@ impl Shuttle {
                     Err(_) => return Err(End::PortLost),
                 };
                 let packet = &packet[..size];
-                let unwanted = self.dhcp.is_some()
-                    && packet
-                        .get(offload::HEADER_LEN..)
-                        .and_then(Frame::new)
-                        .is_some_and(Frame::is_to_dhcp_client);
+                let unwanted = packet
+                    .get(offload::HEADER_LEN..)
+                    .and_then(Frame::new)
+                    .is_some_and(|frame| !self.is_wanted(frame));
                 let Ok(mut frames) = Segments::new(packet) else {
                     self.counters.dropped(Dropped::Malformed, 1);
                     continue;

@@ -2,7 +2,7 @@
 //!
 //! [`config`] reads what the program is told, [`inherited`] takes sockets that it was started with,
 //! [`janitor`] removes a socket's file at the end,
-//! [`log`] writes to standard error, [`notify`] tells whoever supervises the process that it is
+//! [`log`] writes to standard error, [`log_limit`] holds back what strangers cause, [`notify`] tells whoever supervises the process that it is
 //! ready, [`packet`] moves the helper protocol's packets and the fds that travel with them, [`watch`]
 //! lets the runtime wait for an fd, [`privileges`] and [`sandbox`] lock the process in,
 //! [`thread`] starts a thread that goes in with it.
@@ -11,6 +11,7 @@ pub mod config;
 pub mod inherited;
 pub mod janitor;
 pub mod log;
+pub mod log_limit;
 pub mod material;
 pub mod notify;
 pub mod packet;

@@ -110,10 +110,7 @@ pub fn bound(wanted: &[Capability]) -> Result<(), PrivilegeError> {
     if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
         return prctl::set_keepcaps(true).map_err(system("keep capabilities"));
     }
-    let wanted: CapsHashSet = wanted.iter().copied().collect();
-    for capability in caps::read(None, CapSet::Bounding)?.difference(&wanted) {
-        caps::drop(None, CapSet::Bounding, *capability)?;
-    }
+    narrow(wanted)?;
     // SAFETY: takes and changes numbers of this process only.
     let result = unsafe { libc::prctl(libc::PR_SET_SECUREBITS, SECUREBITS, 0, 0, 0) };
     if result == 0 {
@@ -121,6 +118,29 @@ pub fn bound(wanted: &[Capability]) -> Result<(), PrivilegeError> {
     }
     let source = nix::Error::from_raw(io::Error::last_os_error().raw_os_error().unwrap_or(0));
     Err(system("lock the securebits")(source))
+}
+
+/// No program that this process starts has any capability but `wanted`.
+///
+/// # Errors
+/// The kernel's. Without CAP_SETPCAP nothing is done, see [`bound`].
+pub fn narrow(wanted: &[Capability]) -> Result<(), PrivilegeError> {
+    if !caps::has_cap(None, CapSet::Effective, Capability::CAP_SETPCAP)? {
+        return Ok(());
+    }
+    let wanted: CapsHashSet = wanted.iter().copied().collect();
+    for capability in caps::read(None, CapSet::Bounding)?.difference(&wanted) {
+        caps::drop(None, CapSet::Bounding, *capability)?;
+    }
+    Ok(())
+}
+
+/// No program that this process starts gains anything by what its file says (no_new_privs).
+///
+/// # Errors
+/// The kernel's.
+pub fn gain_nothing() -> Result<(), PrivilegeError> {
+    prctl::set_no_new_privs().map_err(system("set no_new_privs"))
 }
 
 /// The second step, after the change of user: gives up every capability but `wanted`, in all sets,

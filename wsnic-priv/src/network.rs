@@ -311,7 +311,7 @@ async fn look_up(options: &Options, links: &Links, policy: &mut NetworkPolicy) {
         uplink.inspect_err(|error| tracing::warn!(%error, "cannot look up the default route"));
     policy.uplinks = uplink.ok().flatten().into_iter().collect();
     policy.resolver = match policy.nameservers.first() {
-        _ if options.nat == Nat::Off => None,
+        _ if options.nat == Nat::Off || policy.dns_on_host => None,
         Some(server) => Some(*server),
         None => resolver().ok(),
     };

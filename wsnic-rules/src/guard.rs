@@ -1,6 +1,7 @@
 //! The guard: what guests may reach, as the table `inet wsnic_guard`.
 //!
-//! Only packets that enter or leave by a guests' bridge are judged, and what comes in by an interface
+//! Only packets that enter or leave by a guests' bridge are judged, questions that others ask a name
+//! server on the gateway's address, and what comes in by an interface
 //! that forwards only because of guests (`closed`) goes nowhere else; nothing is taken from ports and
 //! leaf bridges themselves: the kernel gives the host a frame to 01-80-C2-00-00-0x from the port that it
 //! came in by, past the bridge, and all frames of a port that was taken off the bridge. All other
@@ -78,6 +79,16 @@ pub(crate) fn build(batch: &mut Batch, policy: &Policy) {
             batch.rule(&table, chain, Rule::new().from_any(prefix).counter().drop());
         }
     }
+    // The gateway's name server is for guests: the kernel takes packets to an address of this host by
+    // any interface.
+    for network in policy.networks.iter().filter(|network| network.dns_on_host) {
+        let elsewhere = || Rule::new().not_from_any(BRIDGE_PREFIX).not_from_any(LOOPBACK);
+        for by in Transport::BOTH {
+            let gateway = Cidr::containing(network.plan.gateway(), 32);
+            let question = elsewhere().ipv4().destination(gateway).port(by, 53);
+            batch.rule(&table, INPUT, question.counter().drop());
+        }
+    }
     batch.rule(&table, FORWARD, Rule::new().to_any(BRIDGE_PREFIX).goto(TO_GUESTS));
     for interface in &policy.closed {
         batch.rule(&table, FORWARD, Rule::new().from(interface).counter().drop());
@@ -115,6 +126,9 @@ fn rules_to_host(network: &NetworkPolicy) -> Vec<Rule> {
     // Only answers: packets of a flow that the guest opened, such as its next pings, are judged again.
     rules.push(Rule::new().answer().accept());
     rules.extend(resolver(network));
+    if network.dns_on_host {
+        rules.extend(Transport::BOTH.map(|by| to_gateway(network).port(by, 53).accept()));
+    }
     if network.access == GuestAccess::All {
         rules.extend(
             network.deny.iter().map(|block| Rule::new().ipv4().destination(*block).goto(REFUSE)),
@@ -229,6 +243,8 @@ const FORWARD: &str = "forward";
 const REFUSE: &str = "refuse";
 const TO_GUESTS: &str = "to_guests";
 const ROOMS: &str = "rooms";
+/// The whole name, to its end.
+const LOOPBACK: &str = "lo\0";
 const INSIDE: &str = "inside";
 /// Packets a second and burst, all guests of a network together: enough to see whether it is there.
 const PINGS: (u64, u32) = (20, 40);

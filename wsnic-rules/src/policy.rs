@@ -42,6 +42,8 @@ pub struct NetworkPolicy {
     pub resolver: Option<Ipv4Addr>,
     /// Whether a DHCP server listens on the host.
     pub dhcp_on_host: bool,
+    /// Whether a name server listens on the gateway's address.
+    pub dns_on_host: bool,
     /// Whether guests reach the gateway and not each other.
     pub isolation: bool,
     /// Whether ports are held to the addresses that are bound to them.
@@ -93,6 +95,7 @@ impl Policy {
             nameservers: network.dhcp.nameservers.clone(),
             resolver: None,
             dhcp_on_host: network.dhcp.service != DhcpService::Builtin,
+            dns_on_host: network.dhcp.service == DhcpService::Dnsmasq,
             isolation: network.isolation,
             locks: network.locks,
             allow_vlan: network.allow_vlan,
@@ -107,9 +110,10 @@ impl Policy {
 
     /// True if guests of a network that has a way out have nobody who resolves their names.
     pub fn is_deaf(&self) -> bool {
-        self.networks
-            .iter()
-            .any(|network| !network.uplinks.is_empty() && network.resolver.is_none())
+        let is_deaf = |network: &NetworkPolicy| {
+            !network.uplinks.is_empty() && network.resolver.is_none() && !network.dns_on_host
+        };
+        self.networks.iter().any(is_deaf)
     }
 
     /// A line for the log for each network: what its guests may reach.

@@ -1,6 +1,7 @@
 //! `wsnic check`: the file, then the machine; one line per finding, and what to do.
 
 use crate::child::Program;
+use crate::dnsmasq;
 use crate::host_firewall::{self, Obstacle};
 use clap::{Arg, ArgAction};
 use std::collections::BTreeSet;
@@ -77,11 +78,15 @@ fn check_configuration(loaded: &Loaded) -> bool {
         say(format_args!("warning  {warning}"));
     }
     let mut fit = true;
-    if settings.network.dhcp.service == DhcpService::Dnsmasq {
-        fit = problem(
-            "dhcp_service=dnsmasq is not supported by this version",
-            "use dhcp_service=builtin, which needs nothing installed",
-        );
+    if dnsmasq::networks(settings).next().is_some() {
+        match dnsmasq::program() {
+            Ok(program) => good(&format!("dnsmasq is there, {}", program.display())),
+            Err(missing) => {
+                let text = missing.to_string();
+                let (what, remedy) = text.split_once(": ").unwrap_or((&text, ""));
+                fit = problem(what, remedy);
+            }
+        }
     }
     let server = &settings.server;
     let wss_ports = server.wss_cert.iter().flat_map(|_| &server.wss_ports);
@@ -122,6 +127,9 @@ async fn check_uplink(network: &Network, links: &Links) -> io::Result<bool> {
         Err(problem) => report(Some(problem), ""),
     };
     match (network.dhcp.nameservers.first(), resolver()) {
+        (None, _) if network.dhcp.service == DhcpService::Dnsmasq => {
+            good("guests' names are resolved by dnsmasq, which asks whom this machine asks");
+        }
         (Some(server), _) => {
             good(&format!("guests' names are resolved by {server}, as configured"));
         }

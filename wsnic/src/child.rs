@@ -38,6 +38,8 @@ pub struct Program {
     /// What it reads as standard input, if it was started: written here, read there.
     given: Option<File>,
     verbosity: Verbosity,
+    /// Stands before all arguments.
+    word: Option<&'static str>,
     arguments: Vec<OsString>,
     /// Sockets that it gets at each start, by name.
     sockets: Vec<(&'static str, OwnedFd)>,
@@ -69,10 +71,18 @@ impl Program {
             conf,
             given: None,
             verbosity,
+            word: None,
             arguments: Vec::new(),
             sockets: Vec::new(),
             alone: None,
         })
+    }
+
+    /// Names the command that is meant, of a program that has several.
+    #[must_use]
+    pub fn word(mut self, word: &'static str) -> Program {
+        self.word = Some(word);
+        self
     }
 
     /// Adds an argument.
@@ -123,7 +133,7 @@ impl Program {
         let stdin = File::open(format!("/proc/self/fd/{}", conf.as_raw_fd()))?;
         self.given = Some(conf);
         let mut command = Command::new(&self.path);
-        command.args(["-c", "-"]).args(&self.arguments);
+        command.args(self.word).args(["-c", "-"]).args(&self.arguments);
         match self.verbosity {
             Verbosity::Quiet => drop(command.arg("-q")),
             Verbosity::Normal => {}

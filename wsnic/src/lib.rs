@@ -6,6 +6,7 @@ mod capture;
 mod cert;
 mod check;
 mod child;
+mod dnsmasq;
 mod host_firewall;
 mod operator;
 mod reload;

@@ -1,13 +1,17 @@
-//! `wsnic run`: helper first, then front-end; both watched; both ended in order.
+//! `wsnic run`: helper first, then dnsmasq where it is wanted, then front-end; all watched; all ended
+//! in order.
 
 use crate::child::{self, Program, Store};
+use crate::dnsmasq::{self, NotInstalled};
 use crate::host_firewall::Watch;
 use crate::reload::hand_over;
 use nix::sys::signal::Signal;
 use std::fmt::Write as _;
+use std::future::{Future as _, poll_fn};
 use std::io::{self, IsTerminal as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,7 +21,7 @@ use wsnic_os::log::{chain, say};
 use wsnic_os::notify::{self, Notifier};
 use wsnic_os::packet::{self, PacketSocket, Received};
 use wsnic_os::unix;
-use wsnic_proto::settings::{DhcpService, Nat, Settings};
+use wsnic_proto::settings::{Nat, Settings};
 
 /// A program that is not ready by then will not be.
 const READY_LIMIT: Duration = Duration::from_secs(30);
@@ -25,6 +29,8 @@ const READY_LIMIT: Duration = Duration::from_secs(30);
 const FRONT_END_LIMIT: Duration = Duration::from_secs(5);
 /// The helper removes 1,000 ports and the bridge within this.
 const HELPER_LIMIT: Duration = Duration::from_secs(20);
+/// dnsmasq writes its leases at once, and has nothing to do at its end.
+const DNSMASQ_LIMIT: Duration = Duration::from_secs(5);
 /// Time between two starts of a program that dies; doubled each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -55,23 +61,20 @@ pub enum RunError {
         /// What the system said.
         source: io::Error,
     },
-    /// dnsmasq is not supported.
-    #[error(
-        "dhcp_service=dnsmasq is not supported by this version: use dhcp_service=builtin, which \
-         needs nothing installed, or dhcp_service=disabled and start dnsmasq yourself"
-    )]
-    Dnsmasq,
+    /// dnsmasq is wanted and not there.
+    #[error(transparent)]
+    Dnsmasq(#[from] NotInstalled),
     /// A program did not start; its own log lines say why.
     #[error("{name} did not start ({status}): see above")]
     NotStarted {
         /// The program.
-        name: &'static str,
+        name: String,
         /// How it ended.
         status: String,
     },
     /// A program says nothing.
     #[error("{0} is not ready after {READY_LIMIT:?}")]
-    NotReady(&'static str),
+    NotReady(String),
     /// The system refused something basic.
     #[error("cannot {action}")]
     System {
@@ -97,8 +100,8 @@ pub fn run(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     if !nix::unistd::Uid::effective().is_root() {
         return Err(RunError::NotRoot);
     }
-    if loaded.settings.network.dhcp.service == DhcpService::Dnsmasq {
-        return Err(RunError::Dnsmasq);
+    if dnsmasq::networks(&loaded.settings).next().is_some() {
+        dnsmasq::program()?;
     }
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -121,6 +124,13 @@ async fn supervise(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
             .map_err(system("find a program"))
     };
     let (helper, front_end) = (program("wsnic-priv")?, program("wsnic-front")?);
+    let mut services = Vec::new();
+    for network in dnsmasq::networks(&loaded.settings) {
+        let program = program("wsnic")?.word("dnsmasq").arg(format!("--network={}", network.name));
+        let program = program.alone(loaded.settings.sandbox);
+        let name = format!("dnsmasq of network {}", network.name);
+        services.push(Watched::new(&name, program, DNSMASQ_LIMIT));
+    }
     let path = &loaded.settings.helper_socket;
     let admin = unix::listen(&loaded.settings.admin_socket, 0o600, None)
         .map_err(|source| RunError::Admin { path: loaded.settings.admin_socket.clone(), source })?;
@@ -131,9 +141,10 @@ async fn supervise(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
         RunError::Socket { path: path.clone(), source }
     })?;
     let helper = helper.socket("wsnic-priv", listener);
-    let mut helper = Watched::new("wsnic-priv", helper, HELPER_LIMIT);
+    let helper = Watched::new("wsnic-priv", helper, HELPER_LIMIT);
     let front_end = front_end.alone(loaded.settings.sandbox).socket("admin", admin.into());
-    let mut front_end = Watched::new("wsnic-front", front_end, FRONT_END_LIMIT);
+    let front_end = Watched::new("wsnic-front", front_end, FRONT_END_LIMIT);
+    let mut programs = Programs { helper, services, front_end };
     let mut stop = std::pin::pin!(async {
         tokio::select! {
             _ = terminate.recv() => {}
@@ -142,15 +153,14 @@ async fn supervise(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     });
     let outcome = tokio::select! {
         () = &mut stop => Ok(()),
-        outcome = keep_running(&mut helper, &mut front_end, &mut reload, &notifier) => outcome,
+        outcome = keep_running(&mut programs, &mut reload, &notifier) => outcome,
         never = notifier.keep_alive() => match never {},
     };
     notifier.stopping();
     if outcome.is_ok() {
         tracing::info!("stopping");
     }
-    front_end.end().await;
-    helper.end().await;
+    programs.end().await;
     for path in [path, &loaded.settings.admin_socket] {
         if let Err(error) = std::fs::remove_file(path) {
             tracing::warn!(%error, path = %path.display(), "cannot remove a socket");
@@ -159,33 +169,31 @@ async fn supervise(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     outcome
 }
 
-/// Starts both, helper first, and starts again whatever dies. Returns if one cannot be started.
+/// Starts all, helper first, and starts again whatever dies. Returns if one cannot be started.
 async fn keep_running(
-    helper: &mut Watched,
-    front_end: &mut Watched,
+    programs: &mut Programs,
     reload: &mut Reload<'_>,
     notifier: &Notifier,
 ) -> Result<(), RunError> {
-    helper.spawn().map_err(system("start a program"))?;
-    while !helper.was_ready {
-        helper.step().await?;
+    programs.helper.start().await?;
+    for service in &mut programs.services {
+        service.start().await?;
     }
     let mut watch = Watch::new(&reload.settings).map_err(system("look at the host's firewall"))?;
     Watch::next(&mut watch).await;
-    front_end.spawn().map_err(system("start a program"))?;
+    programs.front_end.spawn().map_err(system("start a program"))?;
     let mut announced = false;
     loop {
-        if front_end.was_ready && !announced {
+        if programs.front_end.was_ready && !announced {
             announce(&reload.settings);
             notifier.ready("serving");
             announced = true;
         }
         tokio::select! {
-            stepped = helper.step() => stepped?,
-            stepped = front_end.step() => stepped?,
+            stepped = programs.step() => stepped?,
             asked = reload.asked() => match asked {
                 Asked::Reload => {
-                    reload.apply(helper, front_end);
+                    reload.apply(programs);
                     if let Err(error) = hand_over(&reload.settings).await {
                         tracing::error!("certificates and lists stay as they are: {}", chain(&error));
                     }
@@ -194,6 +202,39 @@ async fn keep_running(
             },
             () = Watch::next(&mut watch), if watch.is_some() => {}
         }
+    }
+}
+
+/// All that is watched, in the order in which it starts.
+struct Programs {
+    helper: Watched,
+    /// A dnsmasq for each network that wants one.
+    services: Vec<Watched>,
+    front_end: Watched,
+}
+
+impl Programs {
+    /// [`Watched::step`] of any.
+    ///
+    /// # Cancel safety
+    /// As that.
+    async fn step(&mut self) -> Result<(), RunError> {
+        let all = [&mut self.helper, &mut self.front_end].into_iter().chain(&mut self.services);
+        let mut steps: Vec<_> = all.map(|one| Box::pin(one.step())).collect();
+        poll_fn(|context| {
+            let mut polled = steps.iter_mut().map(|step| step.as_mut().poll(context));
+            polled.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+
+    /// Ends all, clients first.
+    async fn end(&mut self) {
+        self.front_end.end().await;
+        for service in &mut self.services {
+            service.end().await;
+        }
+        self.helper.end().await;
     }
 }
 
@@ -225,12 +266,13 @@ impl Reload<'_> {
     }
 
     /// Reads the configuration and tells the helper; what is wrong in it changes nothing.
-    fn apply(&mut self, helper: &mut Watched, front_end: &mut Watched) {
+    fn apply(&mut self, programs: &mut Programs) {
         let load = || (self.load)().map(|loaded| loaded.settings);
         if !config::reload(&mut self.settings, load) {
             return;
         }
         let conf = self.settings.to_conf();
+        let Programs { helper, front_end, .. } = programs;
         let changed = helper.program.change(conf.clone()).and(front_end.program.change(conf));
         let told = changed.and_then(|()| match &helper.running {
             Some(running) => Ok(child::signal(&running.child, Signal::SIGHUP)?),
@@ -250,7 +292,7 @@ fn has_terminal() -> bool {
 
 /// A program that is to run for as long as this one does.
 struct Watched {
-    name: &'static str,
+    name: String,
     program: Program,
     running: Option<Running>,
     store: Store,
@@ -270,9 +312,9 @@ struct Running {
 }
 
 impl Watched {
-    fn new(name: &'static str, program: Program, limit: Duration) -> Watched {
+    fn new(name: &str, program: Program, limit: Duration) -> Watched {
         Watched {
-            name,
+            name: name.to_owned(),
             program,
             running: None,
             store: Store::new(),
@@ -281,6 +323,15 @@ impl Watched {
             started: Instant::now(),
             was_ready: false,
         }
+    }
+
+    /// Starts it for the first time, and waits until it serves.
+    async fn start(&mut self) -> Result<(), RunError> {
+        self.spawn().map_err(system("start a program"))?;
+        while !self.was_ready {
+            self.step().await?;
+        }
+        Ok(())
     }
 
     fn spawn(&mut self) -> io::Result<()> {
@@ -322,7 +373,7 @@ impl Watched {
             },
             status = child.wait() => self.died(&child::describe(status))?,
             () = sleep(READY_LIMIT.saturating_sub(self.started.elapsed())), if !self.was_ready => {
-                return Err(RunError::NotReady(self.name));
+                return Err(RunError::NotReady(self.name.clone()));
             }
         }
         Ok(())
@@ -351,7 +402,10 @@ impl Watched {
     fn died(&mut self, status: &str) -> Result<(), RunError> {
         self.running = None;
         if !self.was_ready {
-            return Err(RunError::NotStarted { name: self.name, status: status.to_owned() });
+            return Err(RunError::NotStarted {
+                name: self.name.clone(),
+                status: status.to_owned(),
+            });
         }
         tracing::error!(status, "{} has ended, starting it again", self.name);
         if self.started.elapsed() > RECOVERED {
@@ -362,7 +416,7 @@ impl Watched {
 
     async fn end(&mut self) {
         if let Some(running) = &mut self.running {
-            child::end(&mut running.child, self.name, self.limit).await;
+            child::end(&mut running.child, &self.name, self.limit).await;
         }
     }
 }

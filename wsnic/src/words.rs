@@ -1,6 +1,6 @@
 //! The first word of the command line: which subcommand is meant.
 
-use crate::{cert, check, operator, reload, run, token};
+use crate::{cert, check, dnsmasq, operator, reload, run, token};
 use clap::{Arg, Command};
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use wsnic_proto::cli::{self, Verbosity};
 use wsnic_proto::options::OptionId;
 
 /// Every word, and what it does.
-const WORDS: [(&str, &str); 12] = [
+const WORDS: [(&str, &str); 13] = [
     ("run", "start wsnic in the foreground (also without a word)"),
     ("status", "sessions, refusals and bans of a wsnic that runs"),
     ("sessions", "who is in: client, identity, network, port, addresses, age, round trip, bytes"),
@@ -19,6 +19,7 @@ const WORDS: [(&str, &str); 12] = [
     ("kick", "end a session, with --ban keep its address out"),
     ("pardon", "let a banned address in again"),
     ("reload", "hand new certificates and lists of clients to a wsnic that runs"),
+    ("dnsmasq", "keep the dnsmasq of a network, with dhcp_service=dnsmasq: for wsnic run and systemd"),
     ("cert", "make a self-signed certificate for wss://, and say how to trust it"),
     ("check", "say whether this machine and configuration are fit, and what to do if not"),
     ("template", "print a commented wsnic.conf with all options at their defaults"),
@@ -66,7 +67,10 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         log::init("wsnic", Verbosity::Quiet);
         return check::check(&loaded);
     }
-    log::init("wsnic", loaded.verbosity);
+    log::init(if word == "dnsmasq" { "wsnic-dnsmasq" } else { "wsnic" }, loaded.verbosity);
+    if word == "dnsmasq" {
+        return dnsmasq::keep(&loaded);
+    }
     if word == "reload" {
         return reload::reload(&loaded.settings);
     }
@@ -114,6 +118,7 @@ fn command(word: &str) -> Command {
     };
     match word {
         "check" => command.arg(check::argument()),
+        "dnsmasq" => command.args(dnsmasq::arguments()),
         word if operator::WORDS.contains(&word) => operator::with_arguments(command, word),
         _ => command,
     }

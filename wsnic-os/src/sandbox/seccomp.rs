@@ -146,6 +146,27 @@ impl Allowed {
     }
 }
 
+/// From now on, requests to keep or change capabilities are answered as if they had been granted, in
+/// this process and in those that it starts: a change of user takes all of them away. For a program
+/// that would keep some, and gives up if it may not.
+///
+/// # Errors
+/// Nothing has changed.
+pub fn keep_no_capabilities() -> Result<(), SeccompError> {
+    const GRANTED: u32 = 0;
+    let none = Allowed(BTreeMap::new()).calls(&[libc::SYS_capset]);
+    let pretended =
+        none.checked(libc::SYS_prctl, &[(0, Check::Is(libc::PR_SET_KEEPCAPS.cast_unsigned()))]);
+    let filter = SeccompFilter::new(
+        pretended.0,
+        SeccompAction::Allow,
+        SeccompAction::Errno(GRANTED),
+        std::env::consts::ARCH.try_into()?,
+    )?;
+    let program = BpfProgram::try_from(filter)?;
+    Ok(apply_filter_all_threads(&program)?)
+}
+
 fn condition((argument, check): &(u8, Check)) -> Option<SeccompCondition> {
     let (operator, value) = match check {
         Check::Is(value) => (SeccompCmpOp::Eq, *value),

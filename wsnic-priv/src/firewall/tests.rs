@@ -43,6 +43,7 @@ fn network(access: GuestAccess) -> NetworkPolicy {
         nameservers: vec![],
         resolver: Some(Ipv4Addr::new(8, 8, 8, 8)),
         dhcp_on_host: false,
+        dns_on_host: false,
         isolation: false,
         locks: false,
         allow_vlan: false,

@@ -510,7 +510,7 @@ pub static OPTIONS: &[OptionSpec] = &[
         kind: Kind::Choice(&["builtin", "dnsmasq", "disabled"]),
         default: "builtin",
         help: "Who gives guests their addresses. \"builtin\" needs nothing installed, \"dnsmasq\" is \
-               not supported by this version, \"disabled\" leaves it to the guests.",
+               that program, which also resolves guests' names, \"disabled\" leaves it to the guests.",
         ..DHCP
     },
     OptionSpec {

@@ -75,10 +75,12 @@ impl Network {
 
     /// One line: what guests may reach, by these interfaces, and who resolves their names.
     pub fn summary(&self, uplinks: &[InterfaceName], resolver: Option<Ipv4Addr>) -> String {
+        let by_dnsmasq = self.dhcp.service == DhcpService::Dnsmasq;
         if self.nat == Nat::Off {
             let others = if self.isolation { "" } else { "each other and " };
+            let names = if by_dnsmasq { " and each other's names" } else { "" };
             return format!(
-                "guests reach {others}the gateway's ping, nothing else (no inet_iface)"
+                "guests reach {others}the gateway's ping{names}, nothing else (no inet_iface)"
             );
         }
         let reach = match self.guest_access {
@@ -91,6 +93,7 @@ impl Network {
             GuestAccess::All => "everything that this host reaches, and this host",
         };
         let dns = match resolver {
+            _ if by_dnsmasq => "names by dnsmasq".to_owned(),
             Some(resolver) => format!("names by {resolver}"),
             None => "NO NAMES".to_owned(),
         };

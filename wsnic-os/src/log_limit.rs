@@ -1,4 +1,4 @@
-//! Holding back log lines that clients can cause: a flood of them must not fill a disk.
+//! Holding back log lines that clients and guests can cause: a flood of them must not fill a disk.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
