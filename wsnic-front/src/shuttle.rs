@@ -32,7 +32,7 @@ use crate::ws::{self, Event, MAX_HEADER, Opcode};
 use nix::errno::Errno;
 use nix::sys::uio;
 use nix::unistd;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, IoSlice};
 use std::ops::Range;
 use std::os::fd::OwnedFd;

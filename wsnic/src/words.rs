@@ -19,7 +19,10 @@ const WORDS: [(&str, &str); 13] = [
     ("kick", "end a session, with --ban keep its address out"),
     ("pardon", "let a banned address in again"),
     ("reload", "hand new certificates and lists of clients to a wsnic that runs"),
-    ("dnsmasq", "keep the dnsmasq of a network, with dhcp_service=dnsmasq: for wsnic run and systemd"),
+    (
+        "dnsmasq",
+        "keep the dnsmasq of a network, with dhcp_service=dnsmasq: for wsnic run and systemd",
+    ),
     ("cert", "make a self-signed certificate for wss://, and say how to trust it"),
     ("check", "say whether this machine and configuration are fit, and what to do if not"),
     ("template", "print a commented wsnic.conf with all options at their defaults"),
