@@ -57,10 +57,7 @@ pub fn load(
     command: Command,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<Loaded, LoadError> {
-    let arguments = cli::normalise(arguments)?;
-    let matches = cli::add_options(command)
-        .try_get_matches_from(arguments)
-        .unwrap_or_else(|error| error.exit());
+    let matches = command_line(command, arguments)?;
     let line = CommandLine::new(&matches)?;
     let from_parent = line.config.as_deref() == Some(Path::new("-"));
     let facts = if from_parent {
@@ -88,6 +85,20 @@ pub fn load(
     let (settings, warnings) = resolve(&conf_file, &line.layer, &facts)?;
     let warnings = line.warnings.into_iter().chain(warnings).collect();
     Ok(Loaded { settings, warnings, file, verbosity: line.verbosity, matches })
+}
+
+/// The command line alone. Prints help or a usage error and ends the process where it asks for that.
+///
+/// # Errors
+/// An argument is not UTF-8.
+pub fn command_line(
+    command: Command,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<ArgMatches, LoadError> {
+    let arguments = cli::normalise(arguments)?;
+    Ok(cli::add_options(command)
+        .try_get_matches_from(arguments)
+        .unwrap_or_else(|error| error.exit()))
 }
 
 /// Reads the configuration again and takes from it what can change while wsnic runs; says in the log

@@ -10,6 +10,7 @@ mod cert;
 mod check;
 mod child;
 mod host_firewall;
+mod live;
 mod operator;
 mod reload;
 mod run;

@@ -389,7 +389,8 @@ fn announce(settings: &Settings) {
     say(&text);
 }
 
-fn url(scheme: &str, ip: IpAddr, port: u16) -> String {
+/// An address where a client on this machine finds a server that listens there.
+pub fn url(scheme: &str, ip: IpAddr, port: u16) -> String {
     // 0.0.0.0 and :: are every address of this host; the one that always works from here is shown.
     let shown = match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),

@@ -1,6 +1,6 @@
 //! The first word of the command line: which subcommand is meant.
 
-use crate::{cert, check, operator, reload, run, token};
+use crate::{cert, check, live, operator, reload, run, token};
 use clap::Command;
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -16,7 +16,8 @@ Commands:
   wsnic kick     end a session, with --ban keep its address out; wsnic pardon lets it in again
   wsnic reload   hand new certificates and lists of clients to a wsnic that runs
   wsnic cert     make a self-signed certificate for wss://, and say how to trust it
-  wsnic check    say whether this machine and configuration are fit, and what to do if not
+  wsnic check    say whether this machine and configuration are fit, and what to do if not;
+                 with --live [URL] join a wsnic that runs as a guest, and say what works
   wsnic template print a commented wsnic.conf with all options at their defaults
   wsnic token    make a token for somebody who may come in, see `wsnic token --help`";
 
@@ -58,11 +59,19 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         .about("Connects emulated machines in browsers to a network: one WebSocket message is one Ethernet frame")
         .after_help(SUBCOMMANDS);
     let command = match word.as_str() {
-        "check" => command.arg(check::argument()),
+        "check" => command.arg(check::argument()).args(live::arguments()),
         word if operator::WORDS.contains(&word) => operator::with_arguments(command, word),
         _ => command,
     };
     let load = || config::load(command.clone(), arguments.clone());
+    if word == "check" {
+        log::init("wsnic", Verbosity::Quiet);
+        match config::command_line(command.clone(), arguments.clone()) {
+            Ok(matches) if live::is_wanted(&matches) => return live::check(&matches, load),
+            // The same error comes again below.
+            Ok(_) | Err(_) => {}
+        }
+    }
     let loaded = match load() {
         Ok(loaded) => loaded,
         Err(error) => {
@@ -71,7 +80,6 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         }
     };
     if word == "check" {
-        log::init("wsnic", Verbosity::Quiet);
         return check::check(&loaded);
     }
     log::init("wsnic", loaded.verbosity);
