@@ -73,6 +73,7 @@ pub enum OptionId {
     User,
     HelperUser,
     Sandbox,
+    LogFormat,
     EnableIperf,
     Config,
     Verbose,

@@ -116,7 +116,7 @@ async fn supervise(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     let conf = loaded.settings.to_conf();
     let with_parent = format!("--with-parent={}", std::process::id());
     let program = |name| {
-        Program::find(name, conf.clone(), loaded.verbosity)
+        Program::find(name, conf.clone(), loaded.log())
             .map(|program| program.arg(&with_parent))
             .map_err(system("find a program"))
     };

@@ -65,14 +65,14 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     };
     let load = || config::load(command.clone(), arguments.clone());
     if word == "check" {
-        log::init("wsnic", Verbosity::Quiet);
+        log::init("wsnic", Verbosity::Quiet.into());
         match config::command_line(command.clone(), arguments.clone()) {
             Ok(matches) if live::is_wanted(&matches) => return live::check(&matches, load),
             // The same error comes again below.
             Ok(_) | Err(_) => {}
         }
     }
-    let loaded = match load() {
+    let mut loaded = match load() {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("wsnic: {}", log::chain(&error));
@@ -82,13 +82,16 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
     if word == "check" {
         return check::check(&loaded);
     }
-    log::init("wsnic", loaded.verbosity);
     if word == "reload" {
+        log::init("wsnic", loaded.verbosity.into());
         return reload::reload(&loaded.settings);
     }
     if operator::WORDS.contains(&word.as_str()) {
+        log::init("wsnic", loaded.verbosity.into());
         return operator::operate(&word, &loaded.matches, &loaded.settings.admin_socket);
     }
+    // Where this program does not reach the syslog daemon the others need not try.
+    loaded.use_syslog = log::init("wsnic", loaded.log());
     announce(&loaded);
     match run::run(&loaded, &load) {
         Ok(()) => ExitCode::SUCCESS,
