@@ -46,6 +46,20 @@ impl Server {
         server
     }
 
+    /// Like [`Server::start_with`]; `JOURNAL_STREAM` is what systemd sets where standard error is the
+    /// journal, or something else if that is wanted.
+    pub fn start_as_if_for_the_journal(lab: &Lab, conf: &str, is_right: bool) -> Server {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = File::create(lab.file("wsnic.log")).expect("a log file can be made");
+        let stat = file.metadata().expect("a file has facts");
+        let inode = stat.ino() + u64::from(!is_right);
+        let mut server = Server::launch_as(lab, conf, &[], |command| {
+            command.env("JOURNAL_STREAM", format!("{}:{inode}", stat.dev()));
+        });
+        server.wait_until_ready();
+        server
+    }
+
     /// Starts wsnic without waiting for it.
     pub fn launch(lab: &Lab, conf: &str, options: &[&str]) -> Server {
         Server::launch_as(lab, conf, options, |_| ())

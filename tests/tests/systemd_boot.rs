@@ -258,6 +258,15 @@ fn a_reload_applies_guest_access_and_ends_no_session() {
     wait_until("the guest does not reach the neighbour", || {
         guest.hears(address::NEIGHBOUR, address::NAMED_PORT).is_none()
     });
+    // An error of the log is one for the journal too, and only that.
+    let errors = "journalctl --no-pager --output=cat --priority=err --unit=wsnic-*";
+    assert_eq!(bed.run(errors), "", "all is well so far");
+    bed.set_conf("nonsense\n");
+    bed.output("systemctl reload wsnic-priv.service");
+    bed.wait_for_journal(HELPER, "not reloaded");
+    let said = bed.run(errors);
+    assert!(said.starts_with("ERROR wsnic-priv: not reloaded"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
     assert!(guest.pings(address::GATEWAY), "the session is the same");
     assert_eq!(bed.process(HELPER), Some(helper), "the helper is the same");
     bed.finish(&lab);

@@ -470,10 +470,6 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
         }
     };
     let started = Instant::now();
-    if context.log.allows() {
-        let (identity, sessions) = (identity.label(), context.sessions.len() + 1);
-        tracing::info!(%client, identity, network = %options.name, port = name, sessions, "client connected");
-    }
     let dhcp = dhcp.map(|dhcp| DhcpPort::open(&dhcp, &context.log));
     let guest = options.locks.then(|| {
         let max_macs = options.max_macs as usize;
@@ -498,7 +494,18 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
     let shuttle = Shuttle::new(stream, tap, offloads, policy, own, limits, lifetime);
     let counters = Rc::clone(&shuttle.counters);
     let place = Place { network: Rc::clone(&network), room, port: name.clone() };
-    let listed = context.sessions.list(client, identity.label(), place, counters);
+    let who = identity.label();
+    let listed = context.sessions.list(client, who.clone(), place, counters);
+    let session = listed.session.id;
+    // Which room: its secret is nobody's business.
+    let room = room.map(|_| tracing::field::display(port.gateway));
+    if context.log.allows() {
+        let sessions = context.sessions.len();
+        tracing::info!(
+            %client, identity = who, network = %options.name, room, port = name, session, sessions,
+            "client connected"
+        );
+    }
     let hold_back = if is_vpn_ws { VPN_WS_HOLD_BACK } else { Duration::ZERO };
     let mut shutdown = context.shutdown.clone();
     let end = match greeting {
@@ -515,7 +522,9 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
     if context.log.allows() {
         let counters = &shuttle.counters;
         tracing::info!(
-            %client, port = name, reason = %end, seconds = started.elapsed().as_secs(),
+            %client, identity = who, network = %options.name, room, port = name, session,
+            mac = counters.mac.get().map(tracing::field::display), reason = %end,
+            seconds = started.elapsed().as_secs(),
             frames_in = counters.frames_in.get(), bytes_in = counters.bytes_in.get(),
             frames_out = counters.frames_out.get(), bytes_out = counters.bytes_out.get(),
             dropped = counters.dropped.get(), late = counters.late.get(), texts = counters.texts.get(), "client disconnected"

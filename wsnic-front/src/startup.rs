@@ -26,15 +26,16 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
-use wsnic_os::config::{self, LoadError, Loaded};
+use wsnic_os::config::{LoadError, Loaded};
+use wsnic_os::inherited::Inherited;
 use wsnic_os::janitor::Janitor;
 use wsnic_os::log_limit::LogLimit;
 use wsnic_os::material::{Material, MaterialError};
 use wsnic_os::notify::{self, Notifier};
-use wsnic_os::sandbox::{CloseError, probe, process};
-use wsnic_os::{inherited, log, packet, parent};
+use wsnic_os::sandbox::{CloseError, probe};
+use wsnic_os::start::start;
+use wsnic_os::{log, packet, parent};
 use wsnic_proto::Settings;
-use wsnic_proto::cli::Verbosity;
 
 /// Sessions have this long to say goodbye at the end.
 const FAREWELL_LIMIT: Duration = Duration::from_secs(3);
@@ -109,12 +110,9 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// What has to be put right.
 fn run() -> Result<(), StartError> {
-    let loaded = config::load(command(), std::env::args_os())
-        .inspect_err(|_| log::init("wsnic-front", Verbosity::Normal))?;
-    log::init("wsnic-front", loaded.verbosity);
-    process::one_line_for_panics("wsnic-front");
+    let (loaded, inherited) = start("wsnic-front", command(), std::env::args_os())?;
     let Loaded { settings, matches, .. } = loaded;
-    let opened = Opened::open(&settings, matches.get_one("helper"))?;
+    let opened = Opened::open(&settings, matches.get_one("helper"), inherited)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -162,9 +160,13 @@ struct Opened {
 }
 
 impl Opened {
-    fn open(settings: &Settings, helper: Option<&PathBuf>) -> Result<Opened, StartError> {
+    fn open(
+        settings: &Settings,
+        helper: Option<&PathBuf>,
+        inherited: Inherited,
+    ) -> Result<Opened, StartError> {
         let is_notify = |(name, _): &(String, OwnedFd)| name == notify::INHERITED_NAME;
-        let (notify, sockets) = inherited::take().into_iter().partition::<Vec<_>, _>(is_notify);
+        let (notify, sockets) = inherited.into_iter().partition::<Vec<_>, _>(is_notify);
         let notify = notify.into_iter().map(|(_, fd)| fd).next();
         let is_admin = |(name, _): &(String, OwnedFd)| name == listen::ADMIN;
         let (admin, sockets) = sockets.into_iter().partition::<Vec<_>, _>(is_admin);

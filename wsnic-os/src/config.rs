@@ -1,5 +1,6 @@
 //! From the command line to the settings: what every program does first.
 
+use crate::log::Style;
 use clap::{ArgMatches, Command};
 use std::ffi::OsString;
 use std::io::Read;
@@ -25,8 +26,18 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// How much to log.
     pub verbosity: Verbosity,
+    /// Whether the log goes to the syslog daemon.
+    pub use_syslog: bool,
     /// The program's own arguments.
     pub matches: ArgMatches,
+}
+
+impl Loaded {
+    /// How this process is to log.
+    pub fn log(&self) -> Style {
+        let format = self.settings.log_format;
+        Style { verbosity: self.verbosity, format, use_syslog: self.use_syslog }
+    }
 }
 
 /// Why a program does not know what to do.
@@ -57,10 +68,7 @@ pub fn load(
     command: Command,
     arguments: impl IntoIterator<Item = OsString>,
 ) -> Result<Loaded, LoadError> {
-    let arguments = cli::normalise(arguments)?;
-    let matches = cli::add_options(command)
-        .try_get_matches_from(arguments)
-        .unwrap_or_else(|error| error.exit());
+    let matches = command_line(command, arguments)?;
     let line = CommandLine::new(&matches)?;
     let from_parent = line.config.as_deref() == Some(Path::new("-"));
     let facts = if from_parent {
@@ -86,8 +94,22 @@ pub fn load(
         None => ConfFile::default(),
     };
     let (settings, warnings) = resolve(&conf_file, &line.layer, &facts)?;
-    let warnings = line.warnings.into_iter().chain(warnings).collect();
-    Ok(Loaded { settings, warnings, file, verbosity: line.verbosity, matches })
+    let CommandLine { verbosity, use_syslog, .. } = line;
+    Ok(Loaded { settings, warnings, file, verbosity, use_syslog, matches })
+}
+
+/// The command line alone. Prints help or a usage error and ends the process where it asks for that.
+///
+/// # Errors
+/// An argument is not UTF-8.
+pub fn command_line(
+    command: Command,
+    arguments: impl IntoIterator<Item = OsString>,
+) -> Result<ArgMatches, LoadError> {
+    let arguments = cli::normalise(arguments)?;
+    Ok(cli::add_options(command)
+        .try_get_matches_from(arguments)
+        .unwrap_or_else(|error| error.exit()))
 }
 
 /// Reads the configuration again and takes from it what can change while wsnic runs; says in the log

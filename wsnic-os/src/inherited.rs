@@ -7,14 +7,18 @@ use std::env;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::parent_id;
 
+/// Sockets with their names.
+pub type Inherited = Vec<(String, OwnedFd)>;
+
 /// The first inherited fd (SD_LISTEN_FDS_START).
 const FIRST: RawFd = 3;
 
 /// The inherited sockets with their names, in order. Everything else that was open is closed: what a
 /// careless parent has left open must not get into a sandbox.
 ///
-/// To be called once, before threads are started and before this process opens anything for good.
-pub fn take() -> Vec<(String, OwnedFd)> {
+/// To be called once, before threads are started and before this process opens anything for good, the
+/// log included.
+pub fn take() -> Inherited {
     let variable = |name| env::var(name).ok();
     let names_us = |name, pid: u32| variable(name).and_then(|text| text.parse().ok()) == Some(pid);
     // `wsnic run` cannot know a child's pid before it starts it, and names itself instead.

@@ -2,7 +2,9 @@
 //!
 //! [`config`] reads what the program is told, [`inherited`] takes sockets that it was started with,
 //! [`janitor`] removes a socket's file at the end,
-//! [`log`] writes to standard error, [`log_limit`] holds back what strangers cause, [`notify`] tells whoever supervises the process that it is
+//! [`start`] does both and opens the log in the right order,
+//! [`log`] writes to standard error or the syslog daemon, [`log_limit`] holds back what strangers cause,
+//! [`notify`] tells whoever supervises the process that it is
 //! ready, [`packet`] moves the helper protocol's packets and the fds that travel with them, [`watch`]
 //! lets the runtime wait for an fd, [`privileges`] and [`sandbox`] lock the process in,
 //! [`thread`] starts a thread that goes in with it.
@@ -18,6 +20,7 @@ pub mod packet;
 pub mod parent;
 pub mod privileges;
 pub mod sandbox;
+pub mod start;
 pub mod thread;
 pub mod unix;
 pub mod watch;

@@ -11,12 +11,13 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use wsnic_os::config::{self, LoadError, Loaded};
+use wsnic_os::inherited::Inherited;
 use wsnic_os::janitor::Janitor;
 use wsnic_os::notify::{self, Notifier};
-use wsnic_os::sandbox::{CloseError, probe, process};
-use wsnic_os::{inherited, log, packet, parent};
+use wsnic_os::sandbox::{CloseError, probe};
+use wsnic_os::start::start;
+use wsnic_os::{log, packet, parent};
 use wsnic_proto::Settings;
-use wsnic_proto::cli::Verbosity;
 
 /// The user of the front-end, unless the configuration names another.
 const FRONT_END_USER: &str = "wsnic";
@@ -58,11 +59,8 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// What has to be put right; everything that was made is taken away again.
 fn run() -> Result<ExitCode, StartError> {
-    let loaded = config::load(command(), std::env::args_os())
-        .inspect_err(|_| log::init("wsnic-priv", Verbosity::Normal))?;
-    log::init("wsnic-priv", loaded.verbosity);
-    process::one_line_for_panics("wsnic-priv");
-    let opened = open(&loaded)?;
+    let (loaded, inherited) = start("wsnic-priv", command(), std::env::args_os())?;
+    let opened = open(&loaded, inherited)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -95,10 +93,10 @@ pub fn command() -> Command {
 }
 
 /// Opens and looks up what only root can; a janitor, for a socket that this process makes itself.
-fn open(loaded: &Loaded) -> Result<(Start, Option<Janitor>), StartError> {
+fn open(loaded: &Loaded, inherited: Inherited) -> Result<(Start, Option<Janitor>), StartError> {
     let Loaded { settings, matches, .. } = loaded;
     let (mut kept, mut listener, mut notify) = (Vec::new(), None, None);
-    for (name, fd) in inherited::take() {
+    for (name, fd) in inherited {
         match Kept::new(&name, fd) {
             Ok(connection) => kept.push(connection),
             Err(fd) if name == notify::INHERITED_NAME => notify = Some(fd),

@@ -3,7 +3,7 @@
 //! `main` passes its arguments through [`normalise`], gives the result to a command made by
 //! [`add_options`], and reads the matches with [`CommandLine::new`].
 
-use crate::conf::{ConfError, Given, Layer, Origin, Warning};
+use crate::conf::{ConfError, Given, Layer, Origin};
 use crate::options::{Group, Kind, OPTIONS, OptionId, OptionSpec, Place, Switch, wrap};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use std::ffi::OsString;
@@ -15,11 +15,12 @@ const HELP_WIDTH: usize = 70;
 const FORMER_BACK_END: &str = "brtap";
 
 /// How much to log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Verbosity {
     /// Warnings and errors (`-q`).
     Quiet,
     /// INFO.
+    #[default]
     Normal,
     /// DEBUG (`-v`).
     Verbose,
@@ -38,8 +39,8 @@ pub struct CommandLine {
     pub verbosity: Verbosity,
     /// `--docker-mode`, for [`crate::Facts::gather`].
     pub docker_mode: bool,
-    /// What was said in vain.
-    pub warnings: Vec<Warning>,
+    /// `--use-syslog`.
+    pub use_syslog: bool,
 }
 
 /// A command line of this or an earlier version as one that [`add_options`] understands.
@@ -120,7 +121,7 @@ fn argument(spec: &'static OptionSpec) -> Arg {
         .help(spec.summary())
         .long_help(long_help(spec))
         .help_heading(spec.group.title())
-        .hide(spec.place == Place::Obsolete || spec.id == OptionId::UseSyslog);
+        .hide(spec.place == Place::Obsolete);
     let argument = match spec.short {
         Some(short) => argument.short(short),
         None => argument,
@@ -181,18 +182,12 @@ impl CommandLine {
             (Some(1), _) => Verbosity::Verbose,
             (Some(_), _) => Verbosity::Everything,
         };
-        let mut warnings = Vec::new();
-        if present(matches, OptionId::UseSyslog) {
-            let text = "--use-syslog is not supported yet and ignored: the log goes to stderr, \
-                        which is the journal under systemd";
-            warnings.push(Warning { origin: Origin::CommandLine, text: text.to_owned() });
-        }
         Ok(CommandLine {
             layer,
             config: text(matches, OptionId::Config.spec().name).map(PathBuf::from),
             verbosity,
             docker_mode: present(matches, OptionId::DockerMode),
-            warnings,
+            use_syslog: present(matches, OptionId::UseSyslog),
         })
     }
 }

@@ -74,6 +74,7 @@ pub enum OptionId {
     User,
     HelperUser,
     Sandbox,
+    LogFormat,
     EnableIperf,
     Config,
     Verbose,

@@ -43,6 +43,8 @@ pub struct Settings {
     pub helper_user: Option<String>,
     /// What happens where a part of the sandbox cannot be had.
     pub sandbox: Sandbox,
+    /// How the log is written.
+    pub log_format: LogFormat,
 }
 
 impl Settings {
@@ -100,6 +102,22 @@ impl Sandbox {
     /// The words in wsnic.conf.
     pub(crate) const WORDS: [(&'static str, Sandbox); 3] =
         [("require", Sandbox::Require), ("prefer", Sandbox::Prefer), ("off", Sandbox::Off)];
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl LogFormat {
+    /// The words in wsnic.conf.
+    pub(crate) const WORDS: [(&'static str, LogFormat); 2] =
+        [("text", LogFormat::Text), ("json", LogFormat::Json)];
 }
 
 /// Where clients connect.

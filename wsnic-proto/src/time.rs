@@ -22,6 +22,22 @@ pub fn end_of(text: &str) -> Option<u64> {
     Some(u64::try_from(seconds).unwrap_or(0))
 }
 
+/// Milliseconds since 1970 as `2027-01-31T12:00:00.000Z` (RFC 3339 §5.6).
+pub fn rfc3339(millis: u64) -> String {
+    let (seconds, millis) = (millis / 1000, millis % 1000);
+    // The inverse of `days_since_1970`, in eras of 400 years, which have 146,097 days each.
+    let days = seconds / 86_400 + DAYS_TO_1970.unsigned_abs();
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let day = day - (153 * month + 2) / 5 + 1;
+    let (month, later) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    let year = era * 400 + year + later;
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
 /// Seconds of `Thh:mm:ss[.fraction](Z|+hh:mm|-hh:mm)`, with those of the offset.
 fn within_day(text: &[u8]) -> Option<i64> {
     let (time, rest) = text.split_at_checked(9)?;
@@ -88,6 +104,23 @@ const DAYS_TO_1970: i64 = 719_468;
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_as_the_same_moment(millis in 0..253_402_300_800_000_u64) {
+            let text = rfc3339(millis);
+            prop_assert_eq!(text.len(), 24);
+            prop_assert_eq!(end_of(&text), Some(millis / 1000), "{}", text);
+        }
+    }
+
+    #[test]
+    fn moments_are_written_as_date_does() {
+        // Each by `date -u -d @SECONDS +%FT%TZ`.
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(951_827_696_007), "2000-02-29T12:34:56.007Z");
+        assert_eq!(rfc3339(1_795_282_203_999), "2026-11-21T17:30:03.999Z");
+    }
 
     #[test]
     fn moments_are_what_date_says() {

@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use support::outcome;
 use wsnic_proto::options::{OPTIONS, Place};
 use wsnic_proto::settings::{
-    ClientCert, Dhcp, DhcpService, Door, GuestAccess, HostFirewall, InterfaceName, Nat, Network,
-    NetworkName, Rate, Rooms, Sandbox, Server, Settings,
+    ClientCert, Dhcp, DhcpService, Door, GuestAccess, HostFirewall, InterfaceName, LogFormat, Nat,
+    Network, NetworkName, Rate, Rooms, Sandbox, Server, Settings,
 };
 use wsnic_proto::{Cidr, Facts, IpBlock, Plan};
 
@@ -196,19 +196,23 @@ fn settings() -> impl Strategy<Value = Settings> {
     let user = option::of("[a-z_][a-z0-9_-]{0,20}");
     let sandbox = prop_oneof![Just(Sandbox::Require), Just(Sandbox::Prefer), Just(Sandbox::Off)];
     let address = any::<(IpAddr, u16)>().prop_map(|(ip, port)| SocketAddr::new(ip, port.max(1)));
+    let log_format = prop_oneof![Just(LogFormat::Text), Just(LogFormat::Json)];
     let paths = (path(), path(), vec(address, 0..4));
-    (server(), door(), networks(), paths, (user.clone(), user, sandbox)).prop_map(
-        |(server, door, (network, others), paths, (user, helper_user, sandbox))| Settings {
-            server,
-            door,
-            network,
-            others,
-            helper_socket: paths.0,
-            admin_socket: paths.1,
-            metrics_listen: paths.2,
-            user,
-            helper_user,
-            sandbox,
+    (server(), door(), networks(), paths, (user.clone(), user, sandbox, log_format)).prop_map(
+        |(server, door, (network, others), paths, (user, helper_user, sandbox, log_format))| {
+            Settings {
+                server,
+                door,
+                network,
+                others,
+                helper_socket: paths.0,
+                admin_socket: paths.1,
+                metrics_listen: paths.2,
+                user,
+                helper_user,
+                sandbox,
+                log_format,
+            }
         },
     )
 }

@@ -76,11 +76,7 @@ fn command_lines_of_the_middle_version_work() {
     assert_eq!(line.config.unwrap().to_str(), Some("my.conf"));
     assert!(line.docker_mode);
     assert_eq!(line.layer.get(OptionId::DhcpDomainName), None);
-    assert_eq!(
-        line.warnings[0].to_string(),
-        "command line: --use-syslog is not supported yet and ignored: the log goes to stderr, \
-         which is the journal under systemd"
-    );
+    assert!(line.use_syslog && !parse("-v").use_syslog);
     assert_eq!(settings("--docker-mode").server.wss_ports, [443, 8087]);
 }
 

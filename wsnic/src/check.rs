@@ -49,7 +49,7 @@ async fn check_all(loaded: &Loaded) -> io::Result<bool> {
     }
     let mut fit = check_configuration(loaded);
     for program in ["wsnic-priv", "wsnic-front"] {
-        let found = Program::find(program, String::new(), loaded.verbosity);
+        let found = Program::find(program, String::new(), loaded.log());
         fit &= found.map_err(|error| say(format_args!("problem  {error}"))).is_ok();
     }
     fit &=

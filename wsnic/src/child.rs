@@ -12,6 +12,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use wsnic_os::log::Style;
 use wsnic_os::notify::INHERITED_NAME;
 use wsnic_os::packet::{self, PacketSocket};
 use wsnic_proto::cli::Verbosity;
@@ -37,7 +38,7 @@ pub struct Program {
     conf: String,
     /// What it reads as standard input, if it was started: written here, read there.
     given: Option<File>,
-    verbosity: Verbosity,
+    log: Style,
     /// Stands before all arguments.
     word: Option<&'static str>,
     arguments: Vec<OsString>,
@@ -52,7 +53,7 @@ impl Program {
     ///
     /// # Errors
     /// It is nowhere.
-    pub fn find(name: &str, conf: String, verbosity: Verbosity) -> io::Result<Program> {
+    pub fn find(name: &str, conf: String, log: Style) -> io::Result<Program> {
         let beside = std::env::current_exe()?.parent().map(PathBuf::from);
         let path = beside
             .into_iter()
@@ -70,7 +71,7 @@ impl Program {
             path,
             conf,
             given: None,
-            verbosity,
+            log,
             word: None,
             arguments: Vec::new(),
             sockets: Vec::new(),
@@ -134,11 +135,14 @@ impl Program {
         self.given = Some(conf);
         let mut command = Command::new(&self.path);
         command.args(self.word).args(["-c", "-"]).args(&self.arguments);
-        match self.verbosity {
+        match self.log.verbosity {
             Verbosity::Quiet => drop(command.arg("-q")),
             Verbosity::Normal => {}
             Verbosity::Verbose => drop(command.arg("-v")),
             Verbosity::Everything => drop(command.arg("-vv")),
+        }
+        if self.log.use_syslog {
+            command.arg("--use-syslog");
         }
         // What a service manager has told this program is not for its children.
         for name in ["NOTIFY_SOCKET", "LISTEN_PID"] {

@@ -20,9 +20,9 @@ use clap::Arg;
 use nix::net::if_::if_nametoindex;
 use nix::sys::signal::Signal;
 use nix::unistd::{Group, Uid, User};
+use std::ffi::OsString;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -32,12 +32,13 @@ use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tokio::time::{MissedTickBehavior, interval};
 use wsnic_host::bridge_name;
 use wsnic_os::config::Loaded;
+use wsnic_os::inherited::Inherited;
 use wsnic_os::log::chain;
 use wsnic_os::log_limit::LogLimit;
 use wsnic_os::notify::{INHERITED_NAME, Notifier};
+use wsnic_os::parent;
 use wsnic_os::privileges::{self, Identity, PrivilegeError};
 use wsnic_os::sandbox::{Parts, SandboxError, process, seccomp};
-use wsnic_os::{inherited, parent};
 use wsnic_proto::Settings;
 use wsnic_proto::ports::Lan;
 use wsnic_proto::settings::{DhcpService, Network, NetworkName};
@@ -120,14 +121,19 @@ pub fn arguments() -> [Arg; 2] {
 }
 
 /// The command `wsnic dnsmasq`: runs until it is told to stop, or dnsmasq has ended.
-pub fn keep(loaded: &Loaded) -> ExitCode {
-    // Before anything else is opened.
-    let inherited = inherited::take();
+pub fn keep(command: clap::Command, arguments: Vec<OsString>) -> ExitCode {
+    let (loaded, inherited) = match wsnic_os::start::start("wsnic-dnsmasq", command, arguments) {
+        Ok(started) => started,
+        Err(error) => {
+            tracing::error!("{}", chain(&error));
+            return ExitCode::from(2);
+        }
+    };
     let kept = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(system("start the runtime"))
-        .and_then(|runtime| runtime.block_on(start(loaded, inherited)));
+        .and_then(|runtime| runtime.block_on(start(&loaded, inherited)));
     match kept {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -137,7 +143,7 @@ pub fn keep(loaded: &Loaded) -> ExitCode {
     }
 }
 
-async fn start(loaded: &Loaded, inherited: Vec<(String, OwnedFd)>) -> Result<(), KeepError> {
+async fn start(loaded: &Loaded, inherited: Inherited) -> Result<(), KeepError> {
     let (mut notify, mut kept) = (None, None);
     for (name, fd) in inherited {
         match name.as_str() {

@@ -8,6 +8,7 @@ mod check;
 mod child;
 mod dnsmasq;
 mod host_firewall;
+mod live;
 mod operator;
 mod reload;
 mod rows;

@@ -119,7 +119,7 @@ async fn supervise(loaded: &Loaded, load: Load<'_>) -> Result<(), RunError> {
     let conf = loaded.settings.to_conf();
     let with_parent = format!("--with-parent={}", std::process::id());
     let program = |name| {
-        Program::find(name, conf.clone(), loaded.verbosity)
+        Program::find(name, conf.clone(), loaded.log())
             .map(|program| program.arg(&with_parent))
             .map_err(system("find a program"))
     };
@@ -446,7 +446,8 @@ fn announce(settings: &Settings) {
     say(&text);
 }
 
-fn url(scheme: &str, ip: IpAddr, port: u16) -> String {
+/// An address where a client on this machine finds a server that listens there.
+pub fn url(scheme: &str, ip: IpAddr, port: u16) -> String {
     // 0.0.0.0 and :: are every address of this host; the one that always works from here is shown.
     let shown = match ip {
         IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::from([127, 0, 0, 1]),

@@ -1,6 +1,6 @@
 //! The first word of the command line: which subcommand is meant.
 
-use crate::{cert, check, dnsmasq, operator, reload, run, token};
+use crate::{cert, check, dnsmasq, live, operator, reload, run, token};
 use clap::{Arg, Command};
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -24,7 +24,11 @@ const WORDS: [(&str, &str); 13] = [
         "keep the dnsmasq of a network, with dhcp_service=dnsmasq: for wsnic run and systemd",
     ),
     ("cert", "make a self-signed certificate for wss://, and say how to trust it"),
-    ("check", "say whether this machine and configuration are fit, and what to do if not"),
+    (
+        "check",
+        "say whether this machine and configuration are fit, and what to do if not; \
+         with --live [URL] join a wsnic that runs as a guest, and say what works",
+    ),
     ("template", "print a commented wsnic.conf with all options at their defaults"),
     ("token", "make a token for somebody who may come in, see `wsnic token --help`"),
 ];
@@ -58,8 +62,19 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
             }
         };
     }
+    if word == "dnsmasq" {
+        return dnsmasq::keep(command(word), arguments);
+    }
     let load = || config::load(command(word), arguments.clone());
-    let loaded = match load() {
+    if word == "check" {
+        log::init("wsnic", Verbosity::Quiet.into());
+        match config::command_line(command(word), arguments.clone()) {
+            Ok(matches) if live::is_wanted(&matches) => return live::check(&matches, load),
+            // The same error comes again below.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    let mut loaded = match load() {
         Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("wsnic: {}", log::chain(&error));
@@ -67,19 +82,18 @@ pub fn dispatch(mut arguments: Vec<OsString>) -> ExitCode {
         }
     };
     if word == "check" {
-        log::init("wsnic", Verbosity::Quiet);
         return check::check(&loaded);
     }
-    log::init(if word == "dnsmasq" { "wsnic-dnsmasq" } else { "wsnic" }, loaded.verbosity);
-    if word == "dnsmasq" {
-        return dnsmasq::keep(&loaded);
-    }
     if word == "reload" {
+        log::init("wsnic", loaded.verbosity.into());
         return reload::reload(&loaded.settings);
     }
     if operator::WORDS.contains(&word) {
+        log::init("wsnic", loaded.verbosity.into());
         return operator::operate(word, &loaded.matches, &loaded.settings.admin_socket);
     }
+    // Where this program does not reach the syslog daemon the others need not try.
+    loaded.use_syslog = log::init("wsnic", loaded.log());
     announce(&loaded);
     match run::run(&loaded, &load) {
         Ok(()) => ExitCode::SUCCESS,
@@ -120,7 +134,7 @@ fn command(word: &str) -> Command {
             .after_help(list()),
     };
     match word {
-        "check" => command.arg(check::argument()),
+        "check" => command.arg(check::argument()).args(live::arguments()),
         "dnsmasq" => command.args(dnsmasq::arguments()),
         word if operator::WORDS.contains(&word) => operator::with_arguments(command, word),
         _ => command,

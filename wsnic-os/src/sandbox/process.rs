@@ -3,22 +3,20 @@
 
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use std::io::{self, Write as _};
+use std::io;
 use std::panic::{self, PanicHookInfo};
 
 /// A panic is one line of the log. Without this it would look for symbols in files, which ends a
 /// process that may open none before a word is said.
-pub fn one_line_for_panics(program: &'static str) {
+pub fn one_line_for_panics() {
     // SAFETY: called at start, before any thread that could read the environment.
     unsafe { std::env::remove_var("RUST_BACKTRACE") };
     // SAFETY: as above.
     unsafe { std::env::remove_var("RUST_LIB_BACKTRACE") };
-    panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
+    panic::set_hook(Box::new(|info: &PanicHookInfo<'_>| {
         let what = info.payload_as_str().unwrap_or("no reason given");
         let place = info.location().map_or_else(String::new, |place| format!(" at {place}"));
-        let line = format!("ERROR {program}: this is a bug: {what}{place}\n");
-        // There is nobody left to tell of an error.
-        let _ = io::stderr().write_all(line.as_bytes());
+        tracing::error!("this is a bug: {what}{place}");
     }));
 }
 

@@ -613,6 +613,16 @@ pub static OPTIONS: &[OptionSpec] = &[
         ..ROW
     },
     OptionSpec {
+        id: OptionId::LogFormat,
+        name: "log_format",
+        metavar: "FORMAT",
+        kind: Kind::Choice(&["text", "json"]),
+        default: "text",
+        help: "How the log is written. \"text\": lines for people. \"json\": one JSON object a line, \
+               with time, level, program, message and what else is known.",
+        ..ROW
+    },
+    OptionSpec {
         id: OptionId::EnableIperf,
         name: "enable_iperf",
         short: Some('p'),
@@ -656,7 +666,8 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         id: OptionId::UseSyslog,
         name: "use_syslog",
-        help: "Accepted and ignored. The log goes to stderr, which is the journal under systemd.",
+        help: "Send the log to the syslog daemon (/dev/log) instead of stderr. Under systemd the \
+               journal gets it from stderr, with priorities, without this.",
         ..COMMAND_LINE
     },
 ];

@@ -1,6 +1,8 @@
 //! Settings to canonical wsnic.conf text: how one process hands its settings to another.
 
-use super::{ClientCert, DhcpService, GuestAccess, HostFirewall, Nat, Network, Sandbox, Settings};
+use super::{
+    ClientCert, DhcpService, GuestAccess, HostFirewall, LogFormat, Nat, Network, Sandbox, Settings,
+};
 use crate::options::OptionId;
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -11,7 +13,7 @@ impl Settings {
     /// For settings made by [`super::resolve`], parsing and resolving the text without facts gives
     /// the same settings; relative paths stay relative.
     pub fn to_conf(&self) -> String {
-        let Settings { server, door, user, helper_user, sandbox, .. } = self;
+        let Settings { server, door, user, helper_user, sandbox, log_format, .. } = self;
         let mut lines = of_network(&self.network);
         lines.extend([
             (OptionId::WsServerAddr, list(&server.addresses)),
@@ -45,6 +47,7 @@ impl Settings {
             (OptionId::User, user.clone().unwrap_or_default()),
             (OptionId::HelperUser, helper_user.clone().unwrap_or_default()),
             (OptionId::Sandbox, word(*sandbox, &Sandbox::WORDS)),
+            (OptionId::LogFormat, word(*log_format, &LogFormat::WORDS)),
         ]);
         // The table's order.
         lines.sort_unstable_by_key(|(id, _)| *id);

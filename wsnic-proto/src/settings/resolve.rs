@@ -1,8 +1,8 @@
 //! Layers to settings: default < file < environment of a container < command line.
 
 use super::{
-    ClientCert, Dhcp, DhcpService, Door, Facts, GuestAccess, HostFirewall, InterfaceName, Nat,
-    NetworkName, Rate, Rooms, Sandbox,
+    ClientCert, Dhcp, DhcpService, Door, Facts, GuestAccess, HostFirewall, InterfaceName,
+    LogFormat, Nat, NetworkName, Rate, Rooms, Sandbox,
 };
 use super::{Network, Server, Settings, parse};
 use crate::address::{Cidr, IpBlock, Plan};
@@ -129,6 +129,7 @@ impl Resolver<'_> {
         let helper_user =
             self.optional(OptionId::HelperUser, "is not a user's name", parse::user)?;
         let sandbox = self.word(OptionId::Sandbox, &Sandbox::WORDS)?;
+        let log_format = self.word(OptionId::LogFormat, &LogFormat::WORDS)?;
         Ok(Settings {
             server,
             door,
@@ -140,6 +141,7 @@ impl Resolver<'_> {
             user,
             helper_user,
             sandbox,
+            log_format,
         })
     }
 
