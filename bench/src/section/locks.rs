@@ -6,6 +6,7 @@ use crate::flow;
 use crate::options::Options;
 use crate::stage::{Guest, Stage};
 use crate::table::{Bound, Row, Table, median, rounded};
+use wsnic_tests::wait_until;
 
 /// Server's processor time with locks for that without.
 const BAR: Bound = Bound::AtMost(1.10);
@@ -26,6 +27,10 @@ pub fn run(options: &Options, table: &mut Table) {
             })
             .collect();
         add(table, &format!("TCP {way} guest with locks, server's CPU"), "s/GB", &rounds);
+    }
+    // The next ones are to have the first port, whose counters are read.
+    for stage in &stages {
+        wait_until("the guests' ports are gone", || stage.lab.ports() == 0);
     }
     let clients = stages.each_ref().map(|stage| Client::join(stage, 0));
     let sinks = stages.each_ref().map(small::sink);

@@ -149,8 +149,16 @@ fn the_gateway_is_not_fooled_about_who_is_who() {
         owner.send(&frames::arp_request(owner.mac, owner.ip, GATEWAY));
         assert_eq!(lan.neighbour(owner.ip), Some(owner.mac));
         lan.host.sh("ip neigh flush dev wsbr0");
-        liar.send(&frames::arp_request(liar.mac, owner.ip, GATEWAY));
-        assert_eq!(lan.neighbour(owner.ip), (!locks).then_some(liar.mac));
+        // The last three count as untagged.
+        let claim = frames::arp_request(liar.mac, owner.ip, GATEWAY);
+        let tags = [0x8100_0000_u32, 0x8100_e000, 0x88a8_0000].map(u32::to_be_bytes);
+        let tagged = |tag: &[u8]| [&claim[..12], tag, &claim[12..]].concat();
+        let twice = tagged(&[tags[2], tags[0]].concat());
+        for claim in tags.map(|tag| tagged(&tag)).into_iter().chain([twice, claim.clone()]) {
+            lan.host.sh("ip neigh flush dev wsbr0");
+            liar.send(&claim);
+            assert_eq!(lan.neighbour(owner.ip), (!locks).then_some(liar.mac), "{claim:x?}");
+        }
     }
 }
 
