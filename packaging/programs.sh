@@ -39,12 +39,14 @@ linker=$compiler
 name=$(echo "$target" | tr - _)
 upper=$(echo "$name" | tr '[:lower:]' '[:upper:]')
 env "CC_$name=$compiler" "CARGO_TARGET_${upper}_LINKER=$linker" \
-	CARGO_PROFILE_RELEASE_STRIP=symbols CARGO_PROFILE_DEV_STRIP=symbols \
 	"${CARGO:-cargo}" build --locked --profile "$profile" --target "$target" \
 	--package wsnic --package wsnic-priv --package wsnic-front
 
 # The profile of tests has a folder of another name.
 built=${CARGO_TARGET_DIR:-target}/$target/$(echo "$profile" | sed 's/^dev$/debug/')
 mkdir -p "$folder"
-install -m 0755 -t "$folder" "$built/wsnic" "$built/wsnic-priv" "$built/wsnic-front"
+for program in wsnic wsnic-priv wsnic-front; do
+	install -m 0755 -t "$folder" "$built/$program"
+	"$processor-linux-gnu-strip" "$folder/$program"
+done
 packaging/notices.sh "$target" > "$folder/NOTICES"
