@@ -147,7 +147,13 @@ impl Engine {
     /// Ends the engine: no container is left, and nothing around it is as a container made it.
     pub fn finish(self) {
         assert_eq!(self.must("docker ps --all --quiet"), "", "a container is left");
-        let difference = self.lab.difference();
+        // The engine clears away what is its own for a moment longer than `docker run` lasts.
+        let end = Instant::now() + LIMIT;
+        let mut difference = self.lab.difference();
+        while !difference.is_empty() && Instant::now() < end {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            difference = self.lab.difference();
+        }
         assert!(difference.is_empty(), "left behind (+) or lost (-):\n{difference}");
     }
 

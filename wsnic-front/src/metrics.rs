@@ -56,8 +56,9 @@ pub fn text(facts: &Facts) -> String {
     text.counter("wsnic_connections_total", "Connections that were looked at.");
     text.sample("wsnic_connections_total", &[], facts.connections);
     text.counter("wsnic_refused_total", "Connections that did not become a session.");
-    for reason in REFUSALS {
-        let count = facts.refused.get(reason).copied().unwrap_or(0);
+    let mut refused = BTreeMap::from(REFUSALS.map(|reason| (reason, 0)));
+    refused.extend(&facts.refused);
+    for (reason, count) in refused {
         text.sample("wsnic_refused_total", &[("reason", reason)], count);
     }
     text.gauge("wsnic_bans", "Addresses that are banned.");

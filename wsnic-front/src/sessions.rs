@@ -23,14 +23,15 @@ use wsnic_proto::rooms::RoomKey;
 /// Sessions that are looked at before others work: some 30 µs, as long as a frame's round trip.
 const AT_ONCE: usize = 16;
 
-/// Why somebody is not let in, each in one word; `refused` takes no other.
-pub const REFUSALS: [&str; 10] = [
+/// Why somebody is not let in, each in one word: what is counted from the start on.
+pub const REFUSALS: [&str; 11] = [
     "bad_request",
     "banned",
     "busy",
     "forbidden",
     "handshake",
     "handshake_rate",
+    "not_found",
     "not_websocket",
     "timeout",
     "too_many",
@@ -321,7 +322,6 @@ impl Sessions {
 
     /// Counts one who was not let in.
     pub fn refused(&self, why: &'static str) {
-        debug_assert!(REFUSALS.contains(&why), "{why}");
         *self.refused.borrow_mut().entry(why).or_default() += 1;
     }
 
@@ -335,6 +335,7 @@ impl Sessions {
 mod tests {
     use super::*;
     use crate::counters::add;
+    use crate::http::Refusal;
     use crate::networks::Networks;
     use std::future::Future;
     use std::task::{Context, Poll, Waker};
@@ -366,6 +367,25 @@ mod tests {
         let place = Place { network: Rc::clone(network), room: None, port: "wstap7".to_owned() };
         let listed = sessions.list(client, "anyone".to_owned(), place, Rc::clone(&counters));
         (listed, counters)
+    }
+
+    #[test]
+    fn every_refusal_is_counted_from_the_start_on() {
+        let refusals = [
+            Refusal::NotWebSocket { head_only: false },
+            Refusal::BadRequest(""),
+            Refusal::Method,
+            Refusal::Version,
+            Refusal::HeadTooLarge,
+            Refusal::Timeout,
+            Refusal::Forbidden,
+            Refusal::TooMany,
+            Refusal::NotFound,
+            Refusal::Unavailable,
+        ];
+        for kind in refusals.map(Refusal::kind) {
+            assert!(REFUSALS.contains(&kind), "{kind}");
+        }
     }
 
     #[test]
