@@ -220,6 +220,14 @@ impl Server {
         self.family().into_iter().find(|pid| command_name(*pid) == name)
     }
 
+    /// Who started one of its programs.
+    pub fn parent_of(&self, name: &str) -> Pid {
+        let is_parent = |pid: &u32| children(*pid).iter().any(|child| command_name(*child) == name);
+        let parent = self.family().into_iter().find(is_parent);
+        let parent = parent.unwrap_or_else(|| panic!("no {name}:\n{}", self.log()));
+        Pid::from_raw(parent.cast_signed())
+    }
+
     /// The helper's process.
     pub fn helper(&self) -> u32 {
         self.program("wsnic-priv").unwrap_or_else(|| panic!("no helper:\n{}", self.log()))

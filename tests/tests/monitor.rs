@@ -1,6 +1,6 @@
 //! What a monitoring system sees: /metrics, /healthz and /readyz.
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -162,6 +162,25 @@ fn readyz_fails_while_the_helper_is_stopped_and_comes_back() {
     server.kill_program(HELPER);
     wait_until("the next helper answers", || ask(&lab, "GET /readyz").status == 200);
     assert!(NativeGuest::join(&lab).pings(address::GATEWAY));
+    server.stop();
+    lab.finish();
+}
+
+#[test]
+fn readyz_fails_while_dnsmasq_is_dead_and_comes_back() {
+    let lab = Lab::new();
+    let other = "[network own]\nsubnet = 10.1.0.0/24\ndhcp_service = builtin\n";
+    let server = Server::start(&lab, &format!("dhcp_service = dnsmasq\n{CONF}{other}"));
+    wait_until("it is ready", || ask(&lab, "GET /readyz").status == 200);
+    let supervisor = server.parent_of("dnsmasq");
+    kill(supervisor, Signal::SIGSTOP).expect("it runs");
+    assert!(server.kill_program("dnsmasq"));
+    wait_until("it is not ready", || ask(&lab, "GET /readyz").status == 503);
+    let said = ask(&lab, "GET /readyz").body;
+    let expected = "dhcp: dnsmasq does not serve 1 of the networks, see the log of wsnic dnsmasq\n";
+    assert_eq!(said, expected);
+    kill(supervisor, Signal::SIGCONT).expect("it runs");
+    wait_until("it is ready again", || ask(&lab, "GET /readyz").status == 200);
     server.stop();
     lab.finish();
 }

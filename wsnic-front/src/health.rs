@@ -82,11 +82,17 @@ impl Health {
             None => {
                 problems.push("helper: it does not answer, see whether wsnic-priv runs".to_owned())
             }
-            Some(HelperState { broken: 0, .. }) => {}
-            Some(HelperState { broken, .. }) => {
-                problems.push(format!(
-                    "network: {broken} bridge missing or down, see the helper's log"
-                ));
+            Some(HelperState { broken, silent, .. }) => {
+                if broken > 0 {
+                    problems.push(format!(
+                        "network: {broken} bridge missing or down, see the helper's log"
+                    ));
+                }
+                if silent > 0 {
+                    problems.push(format!(
+                        "dhcp: dnsmasq does not serve {silent} of the networks, see the log of wsnic dnsmasq"
+                    ));
+                }
             }
         }
         for network in networks.iter() {

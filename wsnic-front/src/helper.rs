@@ -72,6 +72,8 @@ pub struct HelperState {
     pub ports: u32,
     /// Networks whose bridge is missing or down.
     pub broken: u32,
+    /// Networks whose dnsmasq does not serve.
+    pub silent: u32,
 }
 
 /// A port if one was asked for.
@@ -318,8 +320,8 @@ impl Helper {
                 self.opened(req, id, generation, port);
             }
             Reply::Err { req, code } => self.answer(req, Err(code.into())),
-            Reply::Stats { req, ports_in_all, broken, .. } => {
-                self.state.set(HelperState { ports: ports_in_all, broken });
+            Reply::Stats { req, ports_in_all, broken, silent, .. } => {
+                self.state.set(HelperState { ports: ports_in_all, broken, silent });
                 self.answer(req, Ok(None));
             }
             Reply::Done { req } | Reply::Pong { req } => self.answer(req, Ok(None)),

@@ -195,7 +195,7 @@ mod tests {
             bans: 1,
             connections: 9,
             handshakes: 0,
-            helper: Some(HelperState { ports: 1, broken: 0 }),
+            helper: Some(HelperState { ports: 1, broken: 0, silent: 0 }),
             cpu: 0.25,
             started: 1_700_000_000.5,
         };

@@ -7,6 +7,7 @@
 mod events;
 mod fitness;
 mod links;
+mod listeners;
 mod resolver;
 mod routing;
 pub mod tripwire;
@@ -17,6 +18,7 @@ pub use links::{
     BRIDGE_GROUP, BRIDGE_PREFIX, DYING_GROUP, LEAF_PREFIX, Link, Links, PORT_GROUP, PORT_PREFIX,
     bridge_name, describe, io_error, lan_of, port_name, port_of, rooms_prefix,
 };
+pub use listeners::Listeners;
 pub use resolver::resolver;
 pub use routing::{forwards_everything, routing, way_out, ways_to};
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, timeout_at};
-use wsnic_host::Event;
+use wsnic_host::{Event, Listeners};
 use wsnic_os::config::{self, LoadError};
 use wsnic_os::notify::Notifier;
 use wsnic_os::packet::{PacketListener, PacketSocket};
@@ -84,6 +84,8 @@ pub struct Start {
     pub users: Vec<Uid>,
     /// Who supervises this process.
     pub notifier: Notifier,
+    /// Says whether dnsmasq serves.
+    pub listeners: Listeners,
 }
 
 /// Serves until SIGTERM or SIGINT; on SIGHUP, `load` says what has changed.
@@ -97,7 +99,7 @@ pub async fn serve(
     mut settings: Settings,
     load: impl Fn() -> Result<Settings, LoadError>,
 ) -> io::Result<()> {
-    let Start { listener, kept, users, notifier } = start;
+    let Start { listener, kept, users, notifier, listeners } = start;
     let mut events = wsnic_host::events()?;
     let (mut terminate, mut interrupt, mut hangup) = (
         signal(SignalKind::terminate())?,
@@ -110,7 +112,8 @@ pub async fn serve(
     let base = Generation((epoch & u128::from(u32::MAX)) as u32);
     let numbered = (0..).zip(settings.networks().cloned());
     let numbered = numbered.map(|(number, network)| (network, wsnic_host::bridge_mac(number)));
-    let state = State::new(numbered.collect(), base, Instant::now());
+    let state = State::new(numbered.collect(), base, Instant::now())
+        .with_services(move |address| listeners.has(address).unwrap_or(false));
     let offloads = settings.network.offloads;
     let (helper, links) = Helper::new(networks, state, order, notifier, offloads).await?;
     let mut alive = std::pin::pin!(helper.notifier.keep_alive());
@@ -262,13 +265,8 @@ async fn one_request(helper: &Helper, id: ConnectionId, socket: &PacketSocket) -
         Action::Bind { req, port, change } => {
             let bound = helper.bind(port, &change).await;
             helper.state.borrow_mut().answered(id);
-            send(
-                socket,
-                &match bound {
-                    true => Reply::Done { req },
-                    false => Reply::Err { req, code: ErrorCode::Kernel },
-                },
-            )?;
+            let failed = Reply::Err { req, code: ErrorCode::Kernel };
+            send(socket, &if bound { Reply::Done { req } } else { failed })?;
         }
         Action::HangUp(misuse) => return Err(misuse.into()),
         Action::Ignore => {}

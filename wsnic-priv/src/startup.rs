@@ -10,6 +10,7 @@ use nix::unistd::{Uid, User};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use wsnic_host::Listeners;
 use wsnic_os::config::{self, LoadError, Loaded};
 use wsnic_os::inherited::Inherited;
 use wsnic_os::janitor::Janitor;
@@ -113,7 +114,9 @@ fn open(loaded: &Loaded, inherited: Inherited) -> Result<(Start, Option<Janitor>
         }
     };
     let notifier = Notifier::new(notify).map_err(system("reach $NOTIFY_SOCKET"))?;
-    Ok((Start { listener, kept, users: front_end_users(settings), notifier }, janitor))
+    let listeners = Listeners::open().map_err(system("see who listens"))?;
+    let users = front_end_users(settings);
+    Ok((Start { listener, kept, users, notifier, listeners }, janitor))
 }
 
 async fn serve(

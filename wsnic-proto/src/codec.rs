@@ -159,9 +159,11 @@ mod tests {
             ),
             any::<u32>().prop_map(|req| Reply::Done { req }),
             (any::<u32>(), code).prop_map(|(req, code)| Reply::Err { req, code }),
-            any::<(u32, u32, u32, u32)>().prop_map(|(req, ports, ports_in_all, broken)| {
-                Reply::Stats { req, ports, ports_in_all, broken }
-            }),
+            any::<(u32, u32, u32, u32, u32)>().prop_map(
+                |(req, ports, ports_in_all, broken, silent)| {
+                    Reply::Stats { req, ports, ports_in_all, broken, silent }
+                }
+            ),
             any::<u32>().prop_map(|req| Reply::Pong { req }),
             (any::<(u32, u32)>(), reason).prop_map(|((port, generation), reason)| Reply::Revoked {
                 port: PortId(port),

@@ -36,11 +36,11 @@ use crate::bindings::{Bindings, Change, Pair, Rules};
 use crate::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
 use crate::ports::{Lan, Limits, Ports};
 use crate::rooms::RoomKey;
-use crate::settings::Network;
+use crate::settings::{DhcpService, Network};
 use crate::slots::{ConnectionId, NotYours};
 use crate::{ErrorCode, Generation, MacAddr, PortId, Reply, Request, RequestId};
 use std::collections::{BTreeSet, HashMap};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Instant;
 
 /// What the kernel, or the peer, is to be told.
@@ -126,6 +126,8 @@ pub struct State {
     welcome: Reply,
     connections: HashMap<ConnectionId, Connection>,
     stopping: bool,
+    /// Whether somebody listens at this address.
+    is_served: Box<dyn Fn(SocketAddrV4) -> bool>,
 }
 
 impl State {
@@ -153,7 +155,23 @@ impl State {
             welcome,
             connections: HashMap::new(),
             stopping: false,
+            is_served: Box::new(|_| true),
         }
+    }
+
+    /// With a way to find out whether somebody listens for TCP at an address.
+    #[must_use]
+    pub fn with_services(mut self, is_served: impl Fn(SocketAddrV4) -> bool + 'static) -> State {
+        self.is_served = Box::new(is_served);
+        self
+    }
+
+    /// Networks whose dnsmasq does not serve.
+    fn silent(&self) -> u32 {
+        let options = self.networks.iter().map(|(options, _)| options);
+        let by_dnsmasq = options.filter(|options| options.dhcp.service == DhcpService::Dnsmasq);
+        let questions = |options: &Network| SocketAddrV4::new(options.plan.gateway(), 53);
+        by_dnsmasq.filter(|options| !(self.is_served)(questions(options))).count() as u32
     }
 
     /// A peer has connected and has not spoken.
@@ -253,7 +271,8 @@ impl State {
             Request::Stats { req } => {
                 let (ports, ports_in_all) = self.ports.count(id);
                 let broken = self.broken.len() as u32;
-                Action::Reply(Reply::Stats { req, ports, ports_in_all, broken })
+                let silent = self.silent();
+                Action::Reply(Reply::Stats { req, ports, ports_in_all, broken, silent })
             }
             Request::Ping { req } => Action::Reply(Reply::Pong { req }),
         }
@@ -742,10 +761,20 @@ mod tests {
         state.bridge_is(Some(0), false);
         state.bridge_is(Some(4711), false);
         state.bridge_is(None, false);
-        let stats = Reply::Stats { req: 5, ports: 1, ports_in_all: 2, broken: 1 };
+        let stats = Reply::Stats { req: 5, ports: 1, ports_in_all: 2, broken: 1, silent: 0 };
         assert_eq!(say(&mut state, Request::Stats { req: 5 }), Action::Reply(stats));
         state.bridge_is(Some(0), true);
-        let stats = Reply::Stats { req: 5, ports: 1, ports_in_all: 2, broken: 0 };
+        let stats = Reply::Stats { req: 5, ports: 1, ports_in_all: 2, broken: 0, silent: 0 };
+        assert_eq!(say(&mut state, Request::Stats { req: 5 }), Action::Reply(stats));
+    }
+
+    #[test]
+    fn stats_count_networks_whose_dnsmasq_does_not_serve() {
+        let text = "dhcp_service=dnsmasq\n[network quiet]\nsubnet=10.1.0.0/24\ndhcp_service=dnsmasq\n\
+                    [network own]\nsubnet=10.2.0.0/24\n";
+        let served = Ipv4Addr::new(192, 168, 86, 1);
+        let mut state = greeted_with(text).with_services(move |address| *address.ip() == served);
+        let stats = Reply::Stats { req: 5, ports: 0, ports_in_all: 0, broken: 0, silent: 1 };
         assert_eq!(say(&mut state, Request::Stats { req: 5 }), Action::Reply(stats));
     }
 

@@ -145,6 +145,8 @@ pub enum Reply {
         ports_in_all: u32,
         /// Networks whose bridge is missing or down at the moment.
         broken: u32,
+        /// Networks with dnsmasq whose gateway's address nobody answers questions at.
+        silent: u32,
     },
     /// Answers [`Request::Ping`].
     Pong {

@@ -22,15 +22,15 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Group, Uid, User};
 use std::ffi::OsString;
 use std::io;
-use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::signal::unix::{SignalKind, signal as on_signal};
 use tokio::time::{MissedTickBehavior, interval};
-use wsnic_host::bridge_name;
+use wsnic_host::{Listeners, bridge_name};
 use wsnic_os::config::Loaded;
 use wsnic_os::inherited::Inherited;
 use wsnic_os::log::chain;
@@ -329,33 +329,6 @@ const WANTED: &str = "no upstream servers configured";
 
 /// Whether somebody listens for questions over TCP at this address: the last thing that dnsmasq opens.
 fn listens(gateway: Ipv4Addr) -> bool {
-    let text = std::fs::read_to_string(Path::new("/proc/self/net/tcp")).unwrap_or_default();
-    is_listening(&text, gateway)
-}
-
-/// Whether /proc/net/tcp (proc_net_tcp.txt of the kernel) shows a listener at port 53 of this address.
-fn is_listening(text: &str, gateway: Ipv4Addr) -> bool {
-    let wanted = format!("{:08X}:0035", u32::from_ne_bytes(gateway.octets()));
-    text.lines().any(|line| {
-        let mut words = line.split_ascii_whitespace().skip(1);
-        words.next() == Some(wanted.as_str()) && words.nth(1) == Some("0A")
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_listener_is_found_in_the_kernels_table() {
-        let text = "  sl  local_address rem_address   st tx_queue rx_queue\n\
-                    0: 0156A8C0:0035 00000000:0000 0A 00000000:00000000 00:00000000\n\
-                    1: 0256A8C0:0035 0256A8C0:A000 01 00000000:00000000 00:00000000\n";
-        let address = |last| Ipv4Addr::new(192, 168, 86, last);
-        if cfg!(target_endian = "little") {
-            assert!(is_listening(text, address(1)));
-        }
-        assert!(!is_listening(text, address(2)), "a connection is no listener");
-        assert!(!is_listening("", address(1)));
-    }
+    let questions = SocketAddrV4::new(gateway, 53);
+    Listeners::open().and_then(|listeners| listeners.has(questions)).unwrap_or(false)
 }

@@ -52,7 +52,7 @@ fn is_reply(bytes: &[u8]) -> bool {
         4 + 4 + 4 + 2 + 4 + 4 + 6, // Opened: req, port, generation, mtu, offloads, gateway, gateway_mac
         4,                         // Done: req
         4 + 4,                     // Err: req, code
-        4 + 4 + 4 + 4,             // Stats: req, ports, ports_in_all, broken
+        4 + 4 + 4 + 4 + 4,         // Stats: req, ports, ports_in_all, broken, silent
         4,                         // Pong: req
         4 + 4 + 4,                 // Revoked: port, generation, reason
         0,                         // Drain
@@ -134,6 +134,7 @@ fn some_reply(tape: &mut Tape<'_>) -> Reply {
             ports: tape.word(),
             ports_in_all: tape.word(),
             broken: tape.word(),
+            silent: tape.word(),
         },
         5 => Reply::Pong { req: tape.word() },
         6 => Reply::Revoked {

@@ -238,7 +238,7 @@ impl Helper {
             Verdict::Refuse(code) => Reply::Err { req, code },
             Verdict::Done | Verdict::Bound => Reply::Done { req },
             Verdict::Stats(ports, ports_in_all) => {
-                Reply::Stats { req, ports, ports_in_all, broken: 0 }
+                Reply::Stats { req, ports, ports_in_all, broken: 0, silent: 0 }
             }
             Verdict::Pong => Reply::Pong { req },
             _ => Reply::Err { req, code: ErrorCode::Kernel },
