@@ -58,10 +58,11 @@ fn rules_of_others_are_left_alone() {
 fn two_hundred_joins_and_leaves_leave_nothing() {
     let lab = Lab::new();
     let server = Server::start(&lab, "inet_iface = wan0\n");
+    let empty = Snapshot::take(&lab.srv, lab.file("").as_path());
+    let left = || empty.difference(&Snapshot::take(&lab.srv, lab.file("").as_path()));
     // One of each first: what is allocated once is not a leak.
     RawGuest::join(&lab).leave();
-    wait_until("the first guest's port is gone", || !has_ports(&lab));
-    let empty = Snapshot::take(&lab.srv, lab.file("").as_path());
+    wait_until("nothing is left of the first guest", || left().is_empty());
     let files = server.open_files();
     for round in 0..200 {
         match round % 4 {
@@ -79,7 +80,7 @@ fn two_hundred_joins_and_leaves_leave_nothing() {
     });
     let mut difference = String::new();
     wait_until("nothing is left of 200 guests", || {
-        let now = empty.difference(&Snapshot::take(&lab.srv, lab.file("").as_path()));
+        let now = left();
         if now != difference {
             eprintln!("left of 200 guests:\n{now}");
         }

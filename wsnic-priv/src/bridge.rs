@@ -73,12 +73,8 @@ impl Bridges {
         let made: Vec<(Lan, u32)> =
             self.made.borrow().iter().map(|(lan, at)| (*lan, *at)).collect();
         for (lan, index) in made.into_iter().filter(|(lan, _)| !self.has_rooms(lan.network)) {
-            if self
-                .links
-                .find(&self.name(lan))
-                .await
-                .is_ok_and(|link| link.is_none_or(|link| link.index != index))
-            {
+            let found = self.links.find(&self.name(lan)).await;
+            if found.is_ok_and(|link| link.is_none_or(|link| link.index != index)) {
                 return false;
             }
         }
@@ -164,20 +160,20 @@ impl Bridges {
         self.made.borrow().values().any(|index| *index == link.index)
     }
 
-    /// Bridges that stood and are not among `links`; they are forgotten.
-    pub fn retain(&self, links: &[Link]) -> Vec<Lan> {
-        let is_there = |index: u32| links.iter().any(|link| link.index == index);
-        let gone: Vec<(Lan, u32)> = {
-            let made = self.made.borrow();
-            made.iter()
-                .map(|(lan, index)| (*lan, *index))
-                .filter(|(_, at)| !is_there(*at))
-                .collect()
-        };
-        for (lan, index) in &gone {
-            self.made.borrow_mut().remove(lan);
-            self.forget_room(*lan, *index);
-        }
+    /// Indices of those that stand, as far as is known.
+    pub fn indices(&self) -> Vec<u32> {
+        self.made.borrow().values().copied().collect()
+    }
+
+    /// Bridges that stood and do no more; they are forgotten.
+    pub fn retain(&self, is_there: impl Fn(u32) -> bool) -> Vec<Lan> {
+        let mut gone = Vec::new();
+        self.made.borrow_mut().retain(|lan, index| {
+            let stays = is_there(*index);
+            gone.extend((!stays).then_some((*lan, *index)));
+            stays
+        });
+        gone.iter().for_each(|(lan, index)| self.forget_room(*lan, *index));
         gone.into_iter().map(|(lan, _)| lan).collect()
     }
 

@@ -114,11 +114,15 @@ impl Leaves {
         self.made.borrow().values().any(|parts| parts.contains(&link.index))
     }
 
-    /// Forgets those of which a part is not among `links`: true if there are any.
-    pub fn retain(&self, links: &[Link]) -> bool {
-        let is_there = |part: &u32| links.iter().any(|link| link.index == *part);
+    /// Indices of all parts of those that stand, as far as is known.
+    pub fn indices(&self) -> Vec<u32> {
+        self.made.borrow().values().flatten().copied().collect()
+    }
+
+    /// Forgets those of which a part is gone: true if there are any.
+    pub fn retain(&self, is_there: impl Fn(u32) -> bool) -> bool {
         let before = self.made.borrow().len();
-        self.made.borrow_mut().retain(|_, parts| parts.iter().all(is_there));
+        self.made.borrow_mut().retain(|_, parts| parts.iter().all(|part| is_there(*part)));
         self.made.borrow().len() < before
     }
 

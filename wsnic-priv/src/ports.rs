@@ -266,7 +266,6 @@ impl Helper {
         let network = network_of(port);
         let index = |port| self.taps.borrow().get(&port).map(|tap| tap.link.index);
         let own = index(port).ok_or(io::ErrorKind::NotFound)?;
-        let loser = change.loser.as_ref().and_then(|(loser, left)| Some((index(*loser)?, left)));
         // The rules last: a helper that starts anew takes what they have for bound.
         if let Some(new) = change.new {
             self.links.add_mac(own, new).await?;
@@ -274,6 +273,9 @@ impl Helper {
         if let Some(gone) = change.gone {
             self.links.remove_mac(own, gone).await?;
         }
+        // Either may have gone meanwhile, and its rules with it.
+        index(port).filter(|index| *index == own).ok_or(io::ErrorKind::NotFound)?;
+        let loser = change.loser.as_ref().and_then(|(loser, left)| Some((index(*loser)?, left)));
         for (index, pairs) in loser.into_iter().chain([(own, &change.pairs)]) {
             let bound = self.firewall.borrow_mut().bind(index, network, pairs);
             bound.map_err(|error| io::Error::other(chain(&error)))?;
@@ -337,6 +339,9 @@ impl Helper {
 
     /// Finds out what has happened where the kernel could not tell. True if bridges were made again.
     pub async fn look_again(&self) -> bool {
+        // What is made while the kernel lists them need not be in the list.
+        let bridges = [self.bridges.indices(), self.leaves.indices()].concat();
+        let taps: Vec<Link> = self.taps.borrow().values().map(|tap| tap.link.clone()).collect();
         let links = match self.links.all().await {
             Ok(links) => links,
             Err(error) => {
@@ -344,21 +349,20 @@ impl Helper {
                 return false;
             }
         };
-        let lost = self.bridges.retain(&links);
+        let listed = |index| links.iter().any(|link: &Link| link.index == index);
+        let is_there = |index| !bridges.contains(&index) || listed(index);
+        let lost = self.bridges.retain(is_there);
         for lan in &lost {
-            tracing::error!(
-                "somebody deleted the bridge {}, making it again",
-                self.bridges.name(*lan)
-            );
+            let name = self.bridges.name(*lan);
+            tracing::error!("somebody deleted the bridge {name}, making it again");
             self.leaves.forget(lan.network);
         }
         let made = !lost.is_empty() && self.repair().await;
-        if self.leaves.retain(&links) {
+        if self.leaves.retain(is_there) {
             tracing::error!("somebody deleted a leaf bridge, making it again");
             self.reattach().await;
         }
-        let taps: Vec<Link> = self.taps.borrow().values().map(|tap| tap.link.clone()).collect();
-        let is_gone = |tap: &&Link| links.iter().all(|link| link.index != tap.index);
+        let is_gone = |tap: &&Link| !listed(tap.index);
         taps.iter().filter(is_gone).for_each(|tap| self.vanished(tap));
         links.iter().for_each(|link| self.changed(link));
         made
