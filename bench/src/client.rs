@@ -4,7 +4,7 @@ use crate::stage::{Stage, guest_address, guest_mac};
 use crate::wire::{Arrival, PONG_MESSAGE, Wire};
 use nix::sys::socket::{MsgFlags, recv};
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -122,8 +122,8 @@ impl Client {
 
     /// Sends datagrams with this much payload to the gateway, as fast as the server takes them.
     pub fn flood(&self, payload: usize) -> Busy {
-        let udp = frames::udp(7, SINK, &vec![0x5a; payload]);
-        let frame = frames::ipv4(self.gateway, self.mac, self.address, GATEWAY, 17, &udp);
+        let (own, sink) = (SocketAddrV4::new(self.address, 7), SocketAddrV4::new(GATEWAY, SINK));
+        let frame = frames::datagram(self.gateway, self.mac, own, sink, &vec![0x5a; payload]);
         let message = self.wire.message(&frame, [0x37, 0xfa, 0x21, 0x3d]);
         let burst = message.repeat((BURST / message.len()).max(1));
         let mut stream = self.stream.try_clone().expect("one more handle");

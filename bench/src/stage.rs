@@ -283,11 +283,22 @@ impl Stage {
         Ok((stream.sock, stream.conn))
     }
 
-    /// Packets that the port `wstap0` has taken from its server.
-    pub fn frames_from_guest(&self) -> u64 {
-        let path = "/sys/class/net/wstap0/statistics/rx_packets";
-        let text = self.lab.srv.enter(|| std::fs::read_to_string(path));
-        text.expect("the port is there").trim().parse().expect("a number")
+    /// Datagrams that sockets of the server's namespace were handed, whether they had room or not.
+    pub fn datagrams_from_guests(&self) -> u64 {
+        let text = self.lab.srv.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp"));
+        let text = text.expect("the kernel counts");
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        let (names, numbers) = (lines.next().unwrap_or(""), lines.next().unwrap_or(""));
+        let counted = names.split(' ').zip(numbers.split(' '));
+        let wanted = counted.filter(|(name, _)| ["InDatagrams", "RcvbufErrors"].contains(name));
+        wanted.map(|(_, number)| number.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// The interface of the only client's port.
+    pub fn port(&self) -> String {
+        let links = self.lab.srv.ip("-o link show");
+        let mut names = links.lines().filter_map(|line| line.split(": ").nth(1));
+        names.find(|name| name.starts_with("wstap")).expect("a client is there").to_owned()
     }
 
     /// Ends the server; nothing may be left of it.

@@ -1,6 +1,6 @@
 //! Ethernet frames as a guest's network stack makes and reads them: ARP, IPv4, ICMP, UDP, DHCP.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 /// A MAC address.
 pub type Mac = [u8; 6];
@@ -112,6 +112,28 @@ pub fn udp(from_port: u16, to_port: u16, data: &[u8]) -> Vec<u8> {
     let len = 8 + data.len() as u16;
     let header = [from_port, to_port, len, 0].map(u16::to_be_bytes).concat();
     [&header[..], data].concat()
+}
+
+/// A UDP datagram in a frame as Linux sends it: with a checksum and DF.
+pub fn datagram(
+    to: Mac,
+    from: Mac,
+    source: SocketAddrV4,
+    dest: SocketAddrV4,
+    data: &[u8],
+) -> Vec<u8> {
+    let mut udp = udp(source.port(), dest.port(), data);
+    let addresses = [source.ip().octets(), dest.ip().octets()].concat();
+    let len = (udp.len() as u16).to_be_bytes();
+    let sum = internet_checksum(&[&addresses[..], &[0, 17], &len, &udp].concat());
+    let sum = if sum == 0 { 0xffff } else { sum };
+    udp[6..8].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = ipv4(to, from, *source.ip(), *dest.ip(), 17, &udp);
+    frame[20] = 0x40;
+    frame[24..26].fill(0);
+    let sum = internet_checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    frame
 }
 
 /// Ports and data of a UDP datagram.

@@ -204,7 +204,11 @@ fn checksums_are_finished_as_the_kernel_finishes_them() {
 
 /// The frames of a guest's flow that is cut from one packet.
 fn flow(ip: &Ip, flags: u8, payload: usize, size: usize) -> Vec<Vec<u8>> {
-    let packet = Packet::new(ip.clone(), tcp(flags), data(payload));
+    flow_of(ip, tcp(flags), payload, size)
+}
+
+fn flow_of(ip: &Ip, transport: Transport, payload: usize, size: usize) -> Vec<Vec<u8>> {
+    let packet = Packet::new(ip.clone(), transport, data(payload));
     packet.cut(size).iter().map(Packet::bytes).collect()
 }
 
@@ -212,6 +216,7 @@ fn flow(ip: &Ip, flags: u8, payload: usize, size: usize) -> Vec<Vec<u8>> {
 fn join(frames: &[Vec<u8>]) -> Vec<u8> {
     let buffer = frames.concat();
     let mut run = Run::new();
+    run.set_takes_udp(true);
     let mut start = 0;
     for frame in frames {
         assert_ne!(run.offer(&buffer, start..start + frame.len()), Offered::Refused);
@@ -240,6 +245,27 @@ fn what_was_joined_crosses_the_bridge_whole_and_is_cut_into_the_same_frames() {
                 assert_eq!(uncut.len(), 1);
                 assert_eq!(cut(&uncut[0]), frames);
             }
+        }
+    }
+}
+
+#[test]
+fn joined_datagrams_cross_the_bridge_whole_and_are_cut_into_the_same_ones() {
+    let mut bridge = Bridge::new();
+    if !bridge.takes_udp {
+        eprintln!("SKIPPED: this kernel takes no super-frames of UDP");
+        return;
+    }
+    let with_id = |id, fragment| Ip::V4 { tos: 0, id, fragment, ttl: 64, options: vec![] };
+    for ip in [v4(), with_id(0xfffe, 0), with_id(0xffff, DONT_FRAGMENT), v6()] {
+        for (payload, size) in
+            [(3000, 1472), (2944, 1472), (1001, 1000), (64 * 18, 18), (2, 1), (64_768, 1472)]
+        {
+            let frames = flow_of(&ip, Transport::Udp, payload, size);
+            let (by_kernel, uncut) = bridge.pass(&join(&frames));
+            assert_eq!(by_kernel, frames);
+            assert_eq!(uncut.len(), 1);
+            assert_eq!(cut(&uncut[0]), frames);
         }
     }
 }

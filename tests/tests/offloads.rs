@@ -1,12 +1,12 @@
 //! Offloads in the whole of wsnic: the kernel hands over super-frames, guests see ordinary frames.
 
 use std::io::Write;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 use wsnic_tests::address::{GATEWAY, WEB};
 use wsnic_tests::frames::{self, BROADCAST};
 use wsnic_tests::services::{blob, http_server};
 use wsnic_tests::{
-    BRIDGE, Door, Fragment, Lab, NativeGuest, RawGuest, Server, WiredHost, WiredPort,
+    BRIDGE, Door, Fragment, LIMIT, Lab, NativeGuest, RawGuest, Server, WiredHost, WiredPort,
     offloaded_tap, opcode, wait_until,
 };
 
@@ -120,6 +120,31 @@ fn a_neighbour_without_offloads_sees_right_frames_in_both_directions() {
 }
 
 #[test]
+fn datagrams_that_cross_joined_leave_by_nat_one_by_one() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, INET);
+    let mut guest = RawGuest::join(&lab);
+    let to = SocketAddrV4::new(WEB, 4000);
+    let receiver = lab.inet.enter(|| UdpSocket::bind(to)).expect("a free port");
+    receiver.set_read_timeout(Some(LIMIT)).expect("a timeout");
+    let payloads: Vec<Vec<u8>> = (0..150u8).map(|number| vec![number; 18]).collect();
+    let (gateway, from) = (guest.resolve(GATEWAY), SocketAddrV4::new(guest.ip, 4001));
+    let before = packets_of_port(&lab).1;
+    let datagram = |payload| frames::datagram(gateway, guest.mac, from, to, payload);
+    let sent: Vec<Vec<u8>> = payloads.iter().map(|payload| datagram(payload)).collect();
+    guest.send_all(sent);
+    for payload in &payloads {
+        let mut buffer = [0; 100];
+        let len = receiver.recv(&mut buffer).expect("a datagram");
+        assert_eq!(buffer[..len], payload[..]);
+    }
+    let writes = packets_of_port(&lab).1 - before;
+    assert!(writes < payloads.len(), "{writes} writes");
+    server.stop();
+    lab.finish();
+}
+
+#[test]
 fn what_one_guest_sends_joined_another_gets_cut() {
     let lab = Lab::new();
     let server = Server::start(&lab, "");
@@ -187,9 +212,19 @@ fn large_pings_cross_in_fragments_of_ip() {
     lab.finish();
 }
 
-/// The frames of one flow, which is cut from one packet.
+/// The frames of one flow of TCP, which is cut from one packet.
 fn flow(ip: &Ip, flags: u8, payload: usize, size: usize, tags: &[u8]) -> Vec<Vec<u8>> {
-    let mut packet = Packet::new(ip.clone(), tcp(flags), data(payload));
+    flow_of(tcp(flags), ip, payload, size, tags)
+}
+
+fn flow_of(
+    transport: Transport,
+    ip: &Ip,
+    payload: usize,
+    size: usize,
+    tags: &[u8],
+) -> Vec<Vec<u8>> {
+    let mut packet = Packet::new(ip.clone(), transport, data(payload));
     packet.tags = tags.to_vec();
     packet.cut(size).iter().map(Packet::bytes).collect()
 }
@@ -211,10 +246,15 @@ fn medley(tags: &[u8]) -> Vec<Vec<u8>> {
     // One whose checksum is wrong, in the middle of a flow.
     let mut half_right = flow(&v4(), ACK, 10_000, 1000, tags);
     half_right[4][100] ^= 1;
+    // A datagram that has no checksum, in the middle of a flow.
+    let mut half_summed = flow_of(Transport::Udp, &v4(), 1800, 18, tags);
+    half_summed[40][tags.len() + 40..][..2].fill(0);
     let parts = [
         half_right,
+        half_summed,
         flow(&v4(), ACK, 20_000, 1448, tags),
         vec![udp.bytes()],
+        flow_of(Transport::Udp, &v6(), 50_000, 1452, tags),
         flow(&v6(), ACK | PSH, 9000, 1000, tags),
         flow(&v4(), ACK, 100_000, 1400, tags),
         vec![broken],

@@ -17,6 +17,7 @@ use wsnic_os::log_limit::LogLimit;
 use wsnic_os::packet::PacketSocket;
 use wsnic_proto::codec;
 use wsnic_proto::message::{MAGIC, MAX_IN_FLIGHT, VERSION};
+use wsnic_proto::offload::Offloads;
 use wsnic_proto::rooms::RoomKey;
 use wsnic_proto::{ErrorCode, Generation, MacAddr, PortId, Reply, Request, RequestId};
 
@@ -56,7 +57,7 @@ pub struct Port {
     /// The TAP, non-blocking.
     pub fd: OwnedFd,
     /// Whether each frame has a virtio_net_hdr before it.
-    pub offloads: bool,
+    pub offloads: Offloads,
     /// IPv4 address of its bridge.
     pub gateway: Ipv4Addr,
     /// MAC address of its bridge.
@@ -313,7 +314,7 @@ impl Helper {
             }
             Reply::Drain => tracing::info!("the helper is stopping"),
             Reply::Opened { req, port: id, generation, offloads, gateway, gateway_mac, .. } => {
-                let (lost, offloads) = (Rc::new(Notify::new()), offloads != 0);
+                let (lost, offloads) = (Rc::new(Notify::new()), Offloads(offloads));
                 let gateway = gateway.into();
                 let port =
                     fd.map(|fd| Port { id, generation, fd, offloads, gateway, gateway_mac, lost });

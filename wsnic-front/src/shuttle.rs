@@ -43,7 +43,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 use wsnic_proto::Frame;
 use wsnic_proto::frame::FramePolicy;
-use wsnic_proto::offload::{self, Offered, Run, Segments};
+use wsnic_proto::offload::{self, Offered, Offloads, Run, Segments};
 
 /// Bytes of the thread's buffer for what clients send: a whole message and the start of others.
 const READ_BUFFER: usize = 256 * 1024;
@@ -90,8 +90,7 @@ pub struct Shuttle {
     held: RefCell<Option<(Vec<u8>, Pair)>>,
     /// What a DHCP server on the bridge has just given to the guest, not bound yet.
     given: Cell<Option<Pair>>,
-    /// Whether each frame of the TAP has a header before it.
-    offloads: bool,
+    offloads: Offloads,
     limit_up: RefCell<Option<Limiter>>,
     limit_down: RefCell<Option<Limiter>>,
     outbox: Outbox,
@@ -103,11 +102,11 @@ pub struct Shuttle {
 }
 
 impl Shuttle {
-    /// A session between `stream`, whose handshake is done, and `tap`, which has `offloads` or not.
+    /// A session between `stream`, whose handshake is done, and `tap`, which has `offloads`.
     pub fn new(
         stream: Stream,
         tap: AsyncFd<OwnedFd>,
-        offloads: bool,
+        offloads: Offloads,
         policy: FramePolicy,
         (dhcp, guest): (Option<DhcpPort>, Option<Guest>),
         (limit_up, limit_down): Limits,
@@ -274,6 +273,7 @@ impl Shuttle {
         partial: &mut Vec<u8>,
     ) -> Result<(), End> {
         RUN.with_borrow_mut(|run| {
+            run.set_takes_udp(self.offloads.takes_udp());
             let mut at = ROOM;
             loop {
                 let (used, event) = decoder.next(&mut bytes[at..])?;
@@ -327,7 +327,7 @@ impl Shuttle {
                 return self.flush_run(bytes, run);
             }
         }
-        if !self.offloads {
+        if !self.offloads.has_header() {
             return self.write_alone(message);
         }
         let offered = match run.offer(bytes, range.clone()) {
@@ -396,7 +396,7 @@ impl Shuttle {
     }
 
     fn write_alone(&self, frame: &[u8]) -> Result<(), End> {
-        let written = match self.offloads {
+        let written = match self.offloads.has_header() {
             true => {
                 let header = IoSlice::new(&[0; offload::HEADER_LEN]);
                 uio::writev(self.tap.get_ref(), &[header, IoSlice::new(frame)])
@@ -472,7 +472,7 @@ impl Shuttle {
             let frames = self.counters.frames_out.get();
             turn.begin();
             let sent = WRITE.with_borrow_mut(|buffer| {
-                let (len, drained) = match self.offloads {
+                let (len, drained) = match self.offloads.has_header() {
                     true => self.take_super_frames(buffer, late)?,
                     false => self.take_frames(buffer, late)?,
                 };

@@ -29,7 +29,7 @@ pub(super) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>)
     let shuttle = Shuttle::new(
         stream,
         tap,
-        offloads,
+        if offloads { Offloads::ALL } else { Offloads::NONE },
         POLICY,
         (None, None),
         (None, None),

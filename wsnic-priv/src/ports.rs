@@ -25,6 +25,7 @@ use wsnic_proto::bindings::Change;
 use wsnic_proto::codec;
 use wsnic_proto::dispatch::State;
 use wsnic_proto::notes;
+use wsnic_proto::offload::Offloads;
 use wsnic_proto::ports::{Lan, network_of};
 use wsnic_proto::rooms::RoomKey;
 use wsnic_proto::settings::Network as Options;
@@ -53,7 +54,7 @@ pub struct Helper {
     /// The bridges behind the networks' own.
     leaves: Leaves,
     /// Those that TAPs are made with: all, or what the kernel has.
-    offloads: Cell<u32>,
+    offloads: Cell<Offloads>,
     closer: UnboundedSender<Deletion>,
     /// A bridge could not be made again, which the log knows.
     is_broken: Cell<bool>,
@@ -98,7 +99,7 @@ impl Helper {
             links,
             firewall: Rc::clone(networks.firewall()),
             leaves,
-            offloads: Cell::new(if offloads { tap::OFFLOADS } else { 0 }),
+            offloads: Cell::new(if offloads { Offloads::ALL } else { Offloads::NONE }),
             closer,
             is_broken: Cell::default(),
         };
@@ -166,7 +167,7 @@ impl Helper {
                 self.taps.borrow_mut().insert(port, tap);
                 let (plan, mtu) = self.bridges.plan(lan).ok_or(io::ErrorKind::NotFound)?;
                 let gateway = plan.gateway().octets();
-                let (offloads, gateway_mac) = (self.offloads.get(), bridge_mac(lan.network));
+                let (offloads, gateway_mac) = (self.offloads.get().0, bridge_mac(lan.network));
                 let opened =
                     Reply::Opened { req, port, generation, mtu, offloads, gateway, gateway_mac };
                 Ok((fd, opened))
@@ -184,7 +185,7 @@ impl Helper {
         let name = port_name(port);
         let (fd, offloads) = tap::create(&name, self.offloads.get())?;
         if self.offloads.replace(offloads) != offloads {
-            tracing::info!(offloads, "this kernel has not all TAP offloads, going on without");
+            tracing::info!(?offloads, "this kernel has not all TAP offloads, going on without");
         }
         let has_ipv6 = !sysctl::disable_ipv6(&name);
         loop {

@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
+use wsnic_proto::offload::Offloads;
 
 /// Where TAPs come from.
 pub const DEVICE: &str = "/dev/net/tun";
@@ -30,16 +31,8 @@ nix::ioctl_write_int_bad!(tun_set_owner, libc::TUNSETOWNER);
 nix::ioctl_write_int_bad!(tun_set_group, libc::TUNSETGROUP);
 nix::ioctl_write_int_bad!(tun_set_offload, libc::TUNSETOFFLOAD);
 
-/// TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN (linux/if_tun.h): super-frames of TCP, and
-/// checksums that are left to the reader.
-const TCP: u32 = 0x01 | 0x02 | 0x04 | 0x08;
-/// TUN_F_USO4 | TUN_F_USO6 (Linux 6.2): the same for UDP.
-const UDP: u32 = 0x20 | 0x40;
-/// All offloads that wsnic makes use of.
-pub const OFFLOADS: u32 = TCP | UDP;
-
 /// Makes the TAP `name`, which vanishes when the last copy of the returned fd is closed, with those of
-/// the `wanted` offloads that the kernel has, which are returned; with any, each frame has a
+/// the `wanted` offloads or fewer that the kernel has, which are returned; with any, each frame has a
 /// virtio_net_hdr before it.
 ///
 /// The fd is non-blocking and close-on-exec. Owner and group are 0 at once, so that no other user
@@ -47,18 +40,19 @@ pub const OFFLOADS: u32 = TCP | UDP;
 ///
 /// # Errors
 /// The device is missing or not permitted, or an interface of this name exists (`EBUSY`).
-pub fn create(name: &str, wanted: u32) -> io::Result<(OwnedFd, u32)> {
-    for offloads in [TCP | UDP, TCP].into_iter().filter(|set| set & !wanted == 0) {
+pub fn create(name: &str, wanted: Offloads) -> io::Result<(OwnedFd, Offloads)> {
+    for offloads in [Offloads::ALL, Offloads::TCP].into_iter().filter(|set| set.0 & !wanted.0 == 0)
+    {
         match make(name, offloads) {
             // The kernel does not know them.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
             made => return Ok((made?, offloads)),
         }
     }
-    Ok((make(name, 0)?, 0))
+    Ok((make(name, Offloads::NONE)?, Offloads::NONE))
 }
 
-fn make(name: &str, offloads: u32) -> io::Result<OwnedFd> {
+fn make(name: &str, offloads: Offloads) -> io::Result<OwnedFd> {
     let file =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(DEVICE)?;
     // SAFETY: ifreq is plain old data for which all zero bytes are a valid value.
@@ -69,7 +63,7 @@ fn make(name: &str, offloads: u32) -> io::Result<OwnedFd> {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = c_char::from_ne_bytes([from]);
     }
-    let header = if offloads == 0 { 0 } else { libc::IFF_VNET_HDR };
+    let header = if offloads.has_header() { libc::IFF_VNET_HDR } else { 0 };
     request.ifr_ifru.ifru_flags = (FLAGS | header) as c_short;
     // SAFETY: the fd is open and `request` is an ifreq that lives across the call.
     unsafe { tun_set_iff(file.as_raw_fd(), &raw const request) }?;
@@ -77,9 +71,9 @@ fn make(name: &str, offloads: u32) -> io::Result<OwnedFd> {
     unsafe { tun_set_owner(file.as_raw_fd(), 0) }?;
     // SAFETY: as above.
     unsafe { tun_set_group(file.as_raw_fd(), 0) }?;
-    if offloads != 0 {
+    if offloads.has_header() {
         // SAFETY: as above.
-        unsafe { tun_set_offload(file.as_raw_fd(), offloads.cast_signed()) }?;
+        unsafe { tun_set_offload(file.as_raw_fd(), offloads.0.cast_signed()) }?;
     }
     Ok(file.into())
 }

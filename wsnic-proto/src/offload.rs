@@ -56,6 +56,30 @@ const CWR: u8 = 0x80;
 /// net/tcp.h. It bounds what one super-frame can become.
 const MIN_TCP_SEGMENT: usize = 8;
 
+/// Which TUN_F_* offloads a TAP has (linux/if_tun.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offloads(pub u32);
+
+impl Offloads {
+    /// Plain frames without a header.
+    pub const NONE: Offloads = Offloads(0);
+    /// TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN: super-frames of TCP, and checksums that are
+    /// left to the reader.
+    pub const TCP: Offloads = Offloads(0x01 | 0x02 | 0x04 | 0x08);
+    /// The same, and TUN_F_USO4 | TUN_F_USO6 (Linux 6.2): super-frames of UDP.
+    pub const ALL: Offloads = Offloads(Offloads::TCP.0 | 0x20 | 0x40);
+
+    /// Whether each frame has a [`HEADER_LEN`] before it.
+    pub fn has_header(self) -> bool {
+        self != Offloads::NONE
+    }
+
+    /// Whether super-frames may be of UDP.
+    pub fn takes_udp(self) -> bool {
+        self == Offloads::ALL
+    }
+}
+
 /// struct virtio_net_hdr.
 #[derive(Debug, Clone, Copy, Default)]
 struct VnetHeader {

@@ -1,4 +1,4 @@
-//! Consecutive frames of a TCP flow become one write, and nothing else does.
+//! Consecutive frames of a flow of TCP or UDP become one write, and nothing else does.
 
 #[path = "support/packets.rs"]
 mod packets;
@@ -27,6 +27,7 @@ fn lay_out(frames: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
 fn join(frames: &[Vec<u8>]) -> Vec<(usize, Vec<u8>)> {
     let (buffer, ranges) = lay_out(frames);
     let mut run = Run::new();
+    run.set_takes_udp(true);
     let mut writes = Vec::new();
     let mut flush = |run: &mut Run| {
         let outcome = run.flush(&buffer, |slices| {
@@ -79,11 +80,16 @@ fn cut(packet: &[u8]) -> Vec<Vec<u8>> {
     frames
 }
 
-/// Frames of a flow, with these payload lengths and ids that count.
+/// Frames of a flow of TCP, with these payload lengths and ids that count.
 fn flow(ip: Ip, lens: &[usize]) -> Vec<Packet> {
+    flow_of(ip, &tcp(ACK), lens)
+}
+
+fn flow_of(ip: Ip, transport: &Transport, lens: &[usize]) -> Vec<Packet> {
     let mut at = 0;
     let packet = |(index, len): (usize, &usize)| {
-        let mut packet = Packet::new(ip.clone(), tcp(ACK), data(at + len)[at..].to_vec());
+        let payload = data(at + len)[at..].to_vec();
+        let mut packet = Packet::new(ip.clone(), transport.clone(), payload);
         set_sequence(&mut packet, 0xffff_f000_u32.wrapping_add(at as u32));
         if let Ip::V4 { id, .. } = &mut packet.ip {
             *id = id.wrapping_add(index as u16);
@@ -124,12 +130,71 @@ const APART: [[usize; 2]; 2] = [[1, 1], [1, 1]];
 
 #[test]
 fn a_flow_becomes_the_super_frame_that_would_be_cut_into_it() {
-    for ip in [v4(), v6()] {
-        let packets = flow(ip, &[1000, 1000, 1000, 7]);
+    for (ip, transport) in
+        [(v4(), tcp(ACK)), (v6(), tcp(ACK)), (v4(), Transport::Udp), (v6(), Transport::Udp)]
+    {
+        let packets = flow_of(ip, &transport, &[1000, 1000, 1000, 7]);
         let writes = join(&all_bytes(&packets));
         let mut whole = packets[0].clone();
         whole.payload = packets.iter().flat_map(|packet| packet.payload.clone()).collect();
         assert_eq!(writes, [(4, whole.super_frame(1000))]);
+    }
+}
+
+#[test]
+fn datagrams_of_a_flow_are_joined_where_the_kernel_takes_that() {
+    for ip in [v4(), v6()] {
+        let datagrams = |lens: &[usize]| all_bytes(&flow_of(ip.clone(), &Transport::Udp, lens));
+        assert_eq!(counts(&datagrams(&[1; 130])), [64, 64, 2]);
+        assert_eq!(counts(&datagrams(&[18, 18, 17, 18, 19, 19])), [3, 1, 2]);
+        assert_eq!(counts(&datagrams(&[0, 0, 0])), [1, 1, 1], "nothing is in them");
+        let frames = datagrams(&[18, 18]);
+        let (buffer, ranges) = lay_out(&frames);
+        let mut run = Run::new();
+        assert_eq!(run.offer(&buffer, ranges[0].clone()), Offered::Complete);
+        assert_eq!(run.take_single(), Some(ranges[0].clone()));
+    }
+}
+
+#[test]
+fn a_datagram_without_a_checksum_goes_alone() {
+    let mut frames = all_bytes(&flow_of(v4(), &Transport::Udp, &[18; 4]));
+    frames[1][40..42].fill(0);
+    assert_eq!(counts(&frames), [1, 1, 2]);
+}
+
+#[test]
+fn a_datagram_that_says_another_length_than_ip_goes_alone() {
+    for ip in [v4(), v6()] {
+        let mut frames = all_bytes(&flow_of(ip, &Transport::Udp, &[18; 4]));
+        let at = frames[1].len() - 18 - 4;
+        // Right as a sum, as the length is in it twice.
+        frames[1][at + 1] -= 2;
+        frames[1][at + 3] = frames[1][at + 3].wrapping_add(2);
+        assert_eq!(counts(&frames), [1, 1, 2]);
+    }
+}
+
+#[test]
+fn datagrams_to_another_port_are_another_flow() {
+    for ip in [v4(), v6()] {
+        let mut frames = all_bytes(&flow_of(ip, &Transport::Udp, &[18; 4]));
+        let at = frames[2].len() - 18 - 8;
+        for frame in &mut frames[2..] {
+            frame[at + 3] ^= 1;
+            mend(frame);
+        }
+        assert_eq!(counts(&frames), [2, 2]);
+    }
+}
+
+#[test]
+fn frames_to_a_group_go_alone() {
+    for transport in [tcp(ACK), Transport::Udp] {
+        let mut frames = all_bytes(&flow_of(v4(), &transport, &[18; 3]));
+        assert_eq!(counts(&frames), [3]);
+        frames.iter_mut().for_each(|frame| frame[0] |= 1);
+        assert_eq!(counts(&frames), [1, 1, 1]);
     }
 }
 
@@ -269,19 +334,21 @@ fn every_other_field_must_be_the_same() {
     }
 }
 
-/// Makes the checksums of an untagged TCP frame right, whatever it says.
+/// Makes the checksums of an untagged frame right, whatever it says.
 fn mend(frame: &mut [u8]) {
     let (transport_at, addresses_at) = if frame[12] == 8 { (34, 26) } else { (54, 22) };
+    let protocol = if frame[12] == 8 { frame[23] } else { frame[20] };
+    let checksum_at = transport_at + if protocol == 17 { 6 } else { 16 };
     if frame[12] == 8 {
         frame[24..26].fill(0);
         let sum = checksum(&frame[14..34]).to_be_bytes();
         frame[24..26].copy_from_slice(&sum);
     }
-    frame[transport_at + 16..transport_at + 18].fill(0);
-    let len = (frame.len() - transport_at) as u16;
-    let summed = [&frame[addresses_at..], &[0; 1][..frame.len() % 2], &[0, 6], &len.to_be_bytes()];
+    frame[checksum_at..checksum_at + 2].fill(0);
+    let len = ((frame.len() - transport_at) as u16).to_be_bytes();
+    let summed = [&frame[addresses_at..], &[0; 1][..frame.len() % 2], &[0, protocol], &len];
     let sum = checksum(&summed.concat()).to_be_bytes();
-    frame[transport_at + 16..transport_at + 18].copy_from_slice(&sum);
+    frame[checksum_at..checksum_at + 2].copy_from_slice(&sum);
 }
 
 #[test]
@@ -437,7 +504,8 @@ fn any_frames() -> impl Strategy<Value = Vec<Vec<u8>>> {
     ];
     let some =
         (ip, lens, spoil, any::<(u8, u8)>()).prop_map(|(ip, lens, spoil, (pushed, shape))| {
-            let mut packets = flow(ip, &lens);
+            let transport = if shape & 64 == 0 { tcp(ACK) } else { Transport::Udp };
+            let mut packets = flow_of(ip, &transport, &lens);
             let pushed = usize::from(pushed) % packets.len();
             set_flags(&mut packets[pushed], ACK | PSH);
             if shape % 2 == 0 {
@@ -499,11 +567,13 @@ proptest! {
     #[test]
     fn flows_with_ids_that_count_come_back_byte_for_byte_in_the_fewest_writes(
         size in 8usize..300, count in 1usize..140, last in 1usize..300, is_ipv6: bool, df: bool,
+        is_udp: bool,
     ) {
+        let transport = if is_udp { Transport::Udp } else { tcp(ACK) };
         let lens = [vec![size; count], vec![last.min(size)]].concat();
         let fragment = if df { DONT_FRAGMENT } else { 0 };
         let v4 = Ip::V4 { tos: 2, id: 0xffe0, fragment, ttl: 255, options: vec![] };
-        let frames = all_bytes(&flow(if is_ipv6 { v6() } else { v4 }, &lens));
+        let frames = all_bytes(&flow_of(if is_ipv6 { v6() } else { v4 }, &transport, &lens));
         let writes = join(&frames);
         let headers = frames[0].len() - size;
         let most = ((65_535 - headers) / size).min(64);

@@ -28,7 +28,7 @@ pub fn run(options: &Options, table: &mut Table) {
             .collect();
         add(table, &format!("TCP {way} guest with locks, server's CPU"), "s/GB", &rounds);
     }
-    // The next ones are to have the first port, whose counters are read.
+    // Each is to have one port only.
     for stage in &stages {
         wait_until("the guests' ports are gone", || stage.lab.ports() == 0);
     }

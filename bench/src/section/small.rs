@@ -9,7 +9,7 @@ use crate::table::{Bound, Row, Table};
 use nix::sys::socket::{MsgFlags, MultiHeaders, sendmmsg};
 use std::collections::BTreeMap;
 use std::io::IoSlice;
-use std::net::UdpSocket;
+use std::net::{SocketAddrV4, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -75,17 +75,17 @@ pub fn one(way: &str, options: &Options, stage: &Stage, client: &Client) -> (f64
 
 fn from_guest(options: &Options, stage: &Stage, client: &Client) -> (f64, f64) {
     let flood = client.flood(PAYLOAD);
-    let measured = measure(options, stage, || stage.frames_from_guest() as f64 / 1e6);
+    let measured = measure(options, stage, || stage.datagrams_from_guests() as f64 / 1e6);
     drop(flood);
     settle();
     measured
 }
 
 fn to_guest(options: &Options, stage: &Stage, client: &Client) -> (f64, f64) {
-    let source = stage.lab.srv.enter(|| packets::open("wstap0")).expect("the port is there");
-    let udp = frames::udp(7, SINK, &[0x5a; PAYLOAD]);
+    let source = stage.lab.srv.enter(|| packets::open(&stage.port())).expect("the port is there");
     let (to, from) = (guest_mac(0), stage.gateway_mac());
-    let frame = frames::ipv4(to, from, GATEWAY, guest_address(0), 17, &udp);
+    let (own, sink) = (SocketAddrV4::new(GATEWAY, 7), SocketAddrV4::new(guest_address(0), SINK));
+    let frame = frames::datagram(to, from, own, sink, &[0x5a; PAYLOAD]);
     let sink = client.sink();
     let flood = Busy::start(move |stop, _| {
         let pieces = [[IoSlice::new(&frame)]; AT_ONCE];

@@ -36,6 +36,7 @@ pub fn offload_join(bytes: &[u8]) {
 fn join(frames: &[Vec<u8>]) -> Vec<(usize, Vec<u8>)> {
     let buffer = frames.concat();
     let (mut run, mut writes, mut start) = (Run::new(), Vec::new(), 0);
+    run.set_takes_udp(true);
     let mut flush = |run: &mut Run| {
         let (count, _, written) = run
             .flush(&buffer, |slices| {
@@ -68,7 +69,7 @@ fn join(frames: &[Vec<u8>]) -> Vec<(usize, Vec<u8>)> {
 /// How many of these frames go into the first write.
 fn model(frames: &[Vec<u8>]) -> usize {
     let Some(first) = Fields::of(&frames[0]) else { return 1 };
-    if first.pushed || first.payload < 8 {
+    if first.pushed || first.payload < if first.is_udp { 1 } else { 8 } {
         return 1;
     }
     let (mut count, mut sum) = (1, first.payload);
@@ -78,7 +79,8 @@ fn model(frames: &[Vec<u8>]) -> usize {
             (Some((id, false)), Some((own, _))) => own == id.wrapping_add(count as u16),
             _ => true,
         };
-        let follows = next.sequence == first.sequence.wrapping_add(sum as u32);
+        let sequence = first.sequence.wrapping_add(sum as u32);
+        let follows = first.is_udp || next.sequence == sequence;
         if next.same != first.same || !follows || !has_legal_id || next.payload > first.payload {
             break;
         }
@@ -94,6 +96,8 @@ fn model(frames: &[Vec<u8>]) -> usize {
 struct Fields {
     /// The headers without what may differ.
     same: Vec<u8>,
+    is_udp: bool,
+    /// Of TCP, else 0.
     sequence: u32,
     /// The id of IPv4, and whether DF is set.
     id: Option<(u16, bool)>,
@@ -111,7 +115,9 @@ impl Fields {
             _ => return None,
         };
         let at = if is_v4 { 34 } else { 54 };
-        if frame.len() < at + 20 {
+        let is_udp = *frame.get(if is_v4 { 23 } else { 20 })? == 17;
+        let (least, checksum_at) = if is_udp { (8, at + 6) } else { (20, at + 16) };
+        if frame.len() < at + least || frame[0] & 1 != 0 {
             return None;
         }
         let (end, protocol, addresses) = if is_v4 {
@@ -121,30 +127,44 @@ impl Fields {
         };
         let (fragment, df) = (number(20) & 0xbfff, number(20) & 0x4000 != 0);
         let is_ip = if is_v4 { frame[14] == 0x45 && fragment == 0 } else { frame[14] / 16 == 6 };
-        let headers = at + usize::from(frame[at + 12] / 16) * 4;
-        if !is_ip || protocol != 6 || end != frame.len() {
+        if !is_ip || ![6, 17].contains(&protocol) || end != frame.len() {
             return None;
         }
-        let flags = number(at + 12) & 0x0fff;
-        let pushed = flags & 8 != 0;
-        if flags & 0xff7 != 0x010 || headers < at + 20 || headers >= end {
+        let (headers, pushed) = if is_udp {
+            if number(at + 4) != end - at || number(checksum_at) == 0 {
+                return None;
+            }
+            (at + 8, false)
+        } else {
+            let flags = number(at + 12) & 0x0fff;
+            if flags & 0xff7 != 0x010 {
+                return None;
+            }
+            (at + usize::from(frame[at + 12] / 16) * 4, flags & 8 != 0)
+        };
+        if headers < at + least || headers >= end {
             return None;
         }
         let len = ((end - at) as u16).to_be_bytes();
-        let summed = [addresses, &[0, 6], &len, &frame[at..end]].concat();
+        let summed = [addresses, &[0, protocol], &len, &frame[at..end]].concat();
         if checksum(&summed) != 0 || (is_v4 && checksum(&frame[14..34]) != 0) {
             return None;
         }
         let mut same = frame[..headers].to_vec();
-        // Length, id, checksum; sequence number, checksum, PSH.
+        // Length, id, checksum; sequence number or length, checksum, PSH.
         let differing = if is_v4 { [16..20, 24..26] } else { [18..20, 18..20] };
-        for range in differing.into_iter().chain([at + 4..at + 8, at + 16..at + 18]) {
+        for range in differing.into_iter().chain([at + 4..at + 8, checksum_at..checksum_at + 2]) {
             same[range].fill(0);
         }
-        same[at + 13] &= !8;
+        let mut sequence = 0;
+        if !is_udp {
+            same[at + 13] &= !8;
+            sequence = ((number(at + 4) as u32) << 16) + number(at + 6) as u32;
+        }
         Some(Fields {
             same,
-            sequence: ((number(at + 4) as u32) << 16) + number(at + 6) as u32,
+            is_udp,
+            sequence,
             id: is_v4.then(|| (number(18) as u16, df)),
             pushed,
             payload: end - headers,
@@ -166,9 +186,10 @@ fn with_id(frame: &[u8], id: u16) -> Vec<u8> {
 
 /// The frame with one of the two ways to write a checksum of zero.
 fn plain(mut frame: Vec<u8>) -> Vec<u8> {
-    let at = if frame[12] == 0x08 { 34 } else { 54 };
-    if frame[at + 16..at + 18] == [0xff, 0xff] {
-        frame[at + 16..at + 18].fill(0);
+    let (at, protocol) = if frame[12] == 0x08 { (34, frame[23]) } else { (54, frame[20]) };
+    let at = at + if protocol == 17 { 6 } else { 16 };
+    if frame[at..at + 2] == [0xff, 0xff] {
+        frame[at..at + 2].fill(0);
     }
     frame
 }
@@ -220,7 +241,7 @@ fn begin(tape: &mut Tape<'_>) -> (Packet, usize) {
     } else {
         Ip::V6 { class_and_flow: u32::from(shape), hop_limit: 64, extensions: vec![] }
     };
-    let transport = Transport::Tcp {
+    let tcp = Transport::Tcp {
         sequence: tape.word(),
         acknowledged: 1,
         flags: ACK,
@@ -228,6 +249,7 @@ fn begin(tape: &mut Tape<'_>) -> (Packet, usize) {
         urgent: 0,
         options: vec![1; usize::from(shape / 8 % 11) * 4],
     };
+    let transport = if shape >= 192 { Transport::Udp } else { tcp };
     let size = usize::from(tape.short());
     let size = if shape & 4 == 0 { size % 300 } else { size % 60_000 };
     (Packet { tags: vec![], ip, transport, payload: vec![] }, size)

@@ -1,4 +1,4 @@
-//! From frames to a super-frame: consecutive frames of one TCP flow become one write.
+//! From frames to a super-frame: consecutive frames of one flow of TCP or UDP become one write.
 //!
 //! The kernel may send a super-frame on as it is, or cut it again, for a port that takes none. Then
 //! the frames must be those that the guest sent, so only such are joined as differ in nothing but
@@ -9,13 +9,14 @@
 //! this guest, so such frames are joined only if their ids are consecutive already.
 //!
 //! A frame with a wrong checksum is not joined: the kernel would compute the checksum anew and make
-//! the guest's broken data look right.
+//! the guest's broken data look right. Nor is a datagram without one, which would be given one. Nor is
+//! a frame to a group: who bounds these counts writes, not frames.
 
 use super::checksum::{finished, folded, is_right, of as sum_of_number, sum};
 use super::{
-    ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, GSO_TCPV4, GSO_TCPV6, HEADER_LEN, IPV4_LEN, IPV6_LEN,
-    MIN_TCP_SEGMENT, NEEDS_CSUM, PROTOCOL_TCP, PSH, TCP_CHECKSUM_AT, TCP_LEN, VnetHeader, put,
-    short, word,
+    ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, HEADER_LEN, IPV4_LEN,
+    IPV6_LEN, MIN_TCP_SEGMENT, NEEDS_CSUM, PROTOCOL_TCP, PROTOCOL_UDP, PSH, TCP_CHECKSUM_AT,
+    TCP_LEN, UDP_CHECKSUM_AT, UDP_LEN, VnetHeader, put, short, word,
 };
 use crate::frame;
 use std::io::IoSlice;
@@ -27,11 +28,12 @@ use std::ops::Range;
 /// from the first [`Run::offer`] to [`Run::flush`].
 #[derive(Debug)]
 pub struct Run {
+    takes_udp: bool,
     /// The kernel's header and the headers of the first frame; made ready by `flush`.
     head: [u8; HEADER_LEN + MAX_HEADERS],
     /// Bytes of the first frame's headers.
     headers_len: usize,
-    is_ipv6: bool,
+    kind: Kind,
     /// The payload of each frame.
     pieces: [Piece; MAX_FRAMES],
     frames: usize,
@@ -61,12 +63,13 @@ pub enum Offered {
 }
 
 impl Run {
-    /// An empty run. It can be used again and again.
+    /// An empty run, which joins frames of TCP. It can be used again and again.
     pub fn new() -> Run {
         Run {
+            takes_udp: false,
             head: [0; HEADER_LEN + MAX_HEADERS],
             headers_len: 0,
-            is_ipv6: false,
+            kind: Kind { is_ipv6: false, is_udp: false },
             pieces: [Piece::default(); MAX_FRAMES],
             frames: 0,
             start: 0,
@@ -77,6 +80,13 @@ impl Run {
             pushed: false,
             complete: false,
         }
+    }
+
+    /// Whether frames of UDP are joined as well, which the TAP must take ([`Offloads::takes_udp`]).
+    ///
+    /// [`Offloads::takes_udp`]: super::Offloads::takes_udp
+    pub fn set_takes_udp(&mut self, takes_udp: bool) {
+        self.takes_udp = takes_udp;
     }
 
     /// True if nothing is pending.
@@ -94,7 +104,7 @@ impl Run {
             return Offered::Refused;
         }
         let frame = buffer.get(range.clone()).unwrap_or_default();
-        match Segment::new(frame) {
+        match Segment::new(frame).filter(|segment| self.takes_udp || !segment.kind.is_udp) {
             Some(segment) if self.is_empty() && segment.may_start() && segment.is_right() => {
                 self.start(&segment, range.start);
                 self.add(&segment, range.start);
@@ -157,7 +167,7 @@ impl Run {
         let headers = &first.frame[..first.headers_len];
         self.head[HEADER_LEN..HEADER_LEN + headers.len()].copy_from_slice(headers);
         self.headers_len = headers.len();
-        self.is_ipv6 = first.is_ipv6;
+        self.kind = first.kind;
         (self.start, self.bytes, self.payload) = (at, 0, 0);
         self.size = first.payload_len();
         self.next_sequence = first.sequence();
@@ -181,23 +191,25 @@ impl Run {
     #[inline]
     fn fits(&self, segment: &Segment<'_>) -> bool {
         let (first, own) = (self.headers(), segment.frame);
-        let at = segment.transport_at();
+        let at = self.kind.transport_at();
         let is_same = |range: Range<usize>| first.get(range.clone()) == own.get(range);
-        segment.is_ipv6 == self.is_ipv6
+        segment.kind == self.kind
             && segment.headers_len == self.headers_len
             && segment.payload_len() <= self.size
-            && segment.sequence() == self.next_sequence
             // Addresses, EtherType, and what stands before the packet's length.
-            && if self.is_ipv6 {
+            && if self.kind.is_ipv6 {
                 is_same(0..18) && is_same(20..at)
             } else {
                 is_same(0..16) && is_same(20..24) && is_same(26..at) && self.is_id_legal(own)
             }
-            // Ports; acknowledgement and header length; window; urgent pointer and options.
+            // Ports.
             && is_same(at..at + 4)
-            && is_same(at + 8..at + 13)
-            && is_same(at + 14..at + 16)
-            && is_same(at + 18..self.headers_len)
+            // Acknowledgement and header length; window; urgent pointer and options.
+            && (self.kind.is_udp
+                || segment.sequence() == self.next_sequence
+                    && is_same(at + 8..at + 13)
+                    && is_same(at + 14..at + 16)
+                    && is_same(at + 18..self.headers_len))
     }
 
     /// Whether the id that the kernel would give this IPv4 frame does no harm.
@@ -212,22 +224,26 @@ impl Run {
 
     /// Makes of the first frame's headers those of the super-frame.
     fn finish_head(&mut self) {
-        let at = transport_at(self.is_ipv6);
+        let (at, checksum_at) = (self.kind.transport_at(), self.kind.checksum_at());
         let headers_len = self.headers_len;
         let header = VnetHeader {
             flags: NEEDS_CSUM,
-            gso_type: if self.is_ipv6 { GSO_TCPV6 } else { GSO_TCPV4 },
+            gso_type: match self.kind {
+                Kind { is_udp: true, .. } => GSO_UDP_L4,
+                Kind { is_ipv6: true, .. } => GSO_TCPV6,
+                _ => GSO_TCPV4,
+            },
             // A frame of 64 KiB at most, so all of these fit.
             hdr_len: headers_len as u16,
             gso_size: self.size as u16,
             csum_start: at as u16,
-            csum_offset: TCP_CHECKSUM_AT as u16,
+            csum_offset: checksum_at as u16,
         };
         put(&mut self.head, 0, header.bytes());
         let headers = &mut self.head[HEADER_LEN..HEADER_LEN + headers_len];
         let len = (headers_len - IP_AT + self.payload) as u16;
         let transport_len = len - (at - IP_AT) as u16;
-        if self.is_ipv6 {
+        if self.kind.is_ipv6 {
             put(headers, IP_AT + 4, transport_len.to_be_bytes());
         } else {
             put(headers, IP_AT + 2, len.to_be_bytes());
@@ -235,13 +251,15 @@ impl Run {
             let checksum = finished(sum(&headers[IP_AT..at]));
             put(headers, IP_AT + 10, checksum);
         }
-        if self.pushed {
+        if self.kind.is_udp {
+            put(headers, at + UDP_LEN_AT, transport_len.to_be_bytes());
+        } else if self.pushed {
             headers[at + 13] |= PSH;
         }
-        let pseudo_header = sum(&headers[addresses_at(self.is_ipv6)..at])
-            + sum_of_number(u16::from(PROTOCOL_TCP))
+        let pseudo_header = sum(&headers[self.kind.addresses_at()..at])
+            + sum_of_number(self.kind.protocol())
             + sum_of_number(transport_len);
-        put(headers, at + TCP_CHECKSUM_AT, folded(pseudo_header));
+        put(headers, at + checksum_at, folded(pseudo_header));
     }
 }
 
@@ -264,91 +282,124 @@ impl Piece {
     }
 }
 
-/// A frame that could be joined with others, if its checksums are right: TCP over IPv4 without
-/// options or over IPv6 without extension headers, with payload, without padding, and with no flags
-/// but ACK and PSH.
+/// Which headers a frame has behind that of Ethernet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Kind {
+    is_ipv6: bool,
+    is_udp: bool,
+}
+
+impl Kind {
+    fn protocol(self) -> u16 {
+        u16::from(if self.is_udp { PROTOCOL_UDP } else { PROTOCOL_TCP })
+    }
+
+    fn transport_at(self) -> usize {
+        IP_AT + if self.is_ipv6 { IPV6_LEN } else { IPV4_LEN }
+    }
+
+    /// Where the addresses begin, behind which the transport header follows at once.
+    fn addresses_at(self) -> usize {
+        IP_AT + if self.is_ipv6 { 8 } else { 12 }
+    }
+
+    /// Where the checksum is, from the transport header on.
+    fn checksum_at(self) -> usize {
+        if self.is_udp { UDP_CHECKSUM_AT } else { TCP_CHECKSUM_AT }
+    }
+}
+
+/// A frame that could be joined with others, if its checksums are right: TCP or UDP over IPv4 without
+/// options or over IPv6 without extension headers, to one receiver, with payload, without padding. TCP
+/// with no flags but ACK and PSH; UDP with a checksum.
 struct Segment<'a> {
     frame: &'a [u8],
-    is_ipv6: bool,
+    kind: Kind,
     headers_len: usize,
 }
 
 impl<'a> Segment<'a> {
     #[inline]
     fn new(frame: &'a [u8]) -> Option<Segment<'a>> {
-        let fixed = frame.first_chunk::<{ IP_AT + IPV4_LEN + TCP_LEN }>()?;
-        let (is_ipv6, len) = match short(fixed, 12) {
+        let fixed = frame.first_chunk::<{ IP_AT + IPV4_LEN + UDP_LEN }>()?;
+        let (is_ipv6, protocol, len) = match short(fixed, 12) {
             ETHERTYPE_IPV4 => {
                 // No options, nothing of a fragment.
                 let is_plain = fixed[IP_AT] == 0x45 && short(fixed, 20) & !0x4000 == 0;
-                if !is_plain || fixed[23] != PROTOCOL_TCP {
+                if !is_plain {
                     return None;
                 }
-                (false, usize::from(short(fixed, 16)))
+                (false, fixed[23], usize::from(short(fixed, 16)))
             }
             ETHERTYPE_IPV6 => {
-                if fixed[IP_AT] >> 4 != 6 || fixed[20] != PROTOCOL_TCP {
+                if fixed[IP_AT] >> 4 != 6 {
                     return None;
                 }
-                (true, IPV6_LEN + usize::from(short(fixed, 18)))
+                (true, fixed[20], IPV6_LEN + usize::from(short(fixed, 18)))
             }
             _ => return None,
         };
         let end = IP_AT + len;
         // Joining would lose what stands behind the packet, which is padding if it is anything.
-        if end != frame.len() {
+        if end != frame.len() || end > MAX_LEN || fixed[0] & GROUP != 0 {
             return None;
         }
-        let at = transport_at(is_ipv6);
-        let tcp = frame.get(at..)?.first_chunk::<TCP_LEN>()?;
-        let headers_len = at + usize::from(tcp[12] >> 4) * 4;
-        let is_plain = tcp[12] & 0x0f == 0 && tcp[13] & !PSH == ACK;
-        let has_payload = headers_len >= at + TCP_LEN && headers_len < end && end <= MAX_LEN;
-        (is_plain && has_payload).then_some(Segment { frame, is_ipv6, headers_len })
+        let kind = Kind { is_ipv6, is_udp: protocol == PROTOCOL_UDP };
+        let at = kind.transport_at();
+        let transport = frame.get(at..)?;
+        let headers_len = at
+            + match protocol {
+                PROTOCOL_TCP => {
+                    let tcp = transport.first_chunk::<TCP_LEN>()?;
+                    let len = usize::from(tcp[12] >> 4) * 4;
+                    let is_plain = tcp[12] & 0x0f == 0 && tcp[13] & !PSH == ACK;
+                    (is_plain && len >= TCP_LEN).then_some(len)?
+                }
+                PROTOCOL_UDP => {
+                    let udp = transport.first_chunk::<UDP_LEN>()?;
+                    let is_plain = usize::from(short(udp, UDP_LEN_AT)) == transport.len()
+                        && short(udp, UDP_CHECKSUM_AT) != 0;
+                    is_plain.then_some(UDP_LEN)?
+                }
+                _ => return None,
+            };
+        (headers_len < end).then_some(Segment { frame, kind, headers_len })
     }
 
     /// Whether another may follow it.
     fn may_start(&self) -> bool {
-        !self.is_pushed() && self.payload_len() >= MIN_TCP_SEGMENT
+        !self.is_pushed() && (self.kind.is_udp || self.payload_len() >= MIN_TCP_SEGMENT)
     }
 
     /// Whether its checksums are right. This reads all of it.
     #[inline]
     fn is_right(&self) -> bool {
-        let at = transport_at(self.is_ipv6);
-        let transport = sum(&self.frame[addresses_at(self.is_ipv6)..])
-            + sum_of_number(u16::from(PROTOCOL_TCP))
+        let at = self.kind.transport_at();
+        let transport = sum(&self.frame[self.kind.addresses_at()..])
+            + sum_of_number(self.kind.protocol())
             + sum_of_number((self.frame.len() - at) as u16);
-        is_right(transport) && (self.is_ipv6 || is_right(sum(&self.frame[IP_AT..at])))
-    }
-
-    fn transport_at(&self) -> usize {
-        transport_at(self.is_ipv6)
+        is_right(transport) && (self.kind.is_ipv6 || is_right(sum(&self.frame[IP_AT..at])))
     }
 
     fn payload_len(&self) -> usize {
         self.frame.len() - self.headers_len
     }
 
+    /// Of TCP.
     fn sequence(&self) -> u32 {
-        word(self.frame, self.transport_at() + 4)
+        word(self.frame, self.kind.transport_at() + 4)
     }
 
     fn is_pushed(&self) -> bool {
-        self.frame[self.transport_at() + 13] & PSH != 0
+        !self.kind.is_udp && self.frame[self.kind.transport_at() + 13] & PSH != 0
     }
 }
 
-fn transport_at(is_ipv6: bool) -> usize {
-    IP_AT + if is_ipv6 { IPV6_LEN } else { IPV4_LEN }
-}
-
-/// Where the addresses begin, behind which the transport header follows at once.
-fn addresses_at(is_ipv6: bool) -> usize {
-    IP_AT + if is_ipv6 { 8 } else { 12 }
-}
-
 const IP_AT: usize = frame::HEADER_LEN;
+/// In the first byte of an address: more than one receiver (IEEE 802).
+const GROUP: u8 = 0x01;
+/// In the header of UDP (RFC 768).
+const UDP_LEN_AT: usize = 4;
 /// In the byte with the flags of IPv4 (RFC 791 §3.1).
 const DONT_FRAGMENT: u8 = 0x40;
 /// Ethernet, IPv6, and TCP with all its options.

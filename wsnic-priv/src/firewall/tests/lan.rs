@@ -11,6 +11,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 use wsnic_proto::MacAddr;
+use wsnic_proto::offload::Offloads;
 
 /// Of the bridge.
 pub(super) const GATEWAY_MAC: Mac = [2, 0, 0, 0, 0, 1];
@@ -102,7 +103,7 @@ impl Lan {
         let (tap, link) = self.links({
             let name = name.clone();
             async move |links| {
-                let (fd, _) = tap::create(&name, 0).unwrap();
+                let (fd, _) = tap::create(&name, Offloads::NONE).unwrap();
                 let attached = links.attach_port(&name, bridge, 1500, "note", false, flags).await;
                 // As `server.rs` does: a bridge drops the host's own packets until it has woken up.
                 let is_awake = |link: &Link| link.index == bridge && link.running;
