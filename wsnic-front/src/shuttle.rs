@@ -274,46 +274,57 @@ impl Shuttle {
         partial: &mut Vec<u8>,
     ) -> Result<(), End> {
         RUN.with_borrow_mut(|run| {
-            let mut at = ROOM;
-            loop {
-                let (used, event) = decoder.next(&mut bytes[at..])?;
-                let end = at + used;
-                match event {
-                    Some(Event::Message(message)) => {
-                        let start = end - message.len();
-                        self.message(bytes, start..end, run)?;
-                    }
-                    Some(Event::Assembled(message)) => {
-                        // Fragments are rare; what came before them goes first.
-                        let message = message.to_vec();
-                        self.flush_run(bytes, run)?;
-                        match self.passage(&message) {
-                            Passage::Free => self.write_alone(&message)?,
-                            Passage::Refused => {}
-                            Passage::Unbound(pair) => self.hold(&message, pair),
-                        }
-                    }
-                    Some(Event::Text(_)) => {
-                        add(&self.counters.texts, 1);
-                        self.news.tell(Item::Text);
-                    }
-                    Some(Event::Ping(payload)) => self.outbox.post(Opcode::Pong, payload),
-                    Some(Event::Close(code)) => {
-                        self.flush_run(bytes, run)?;
-                        return Err(End::Closed(code));
-                    }
-                    Some(Event::Pong(payload)) => {
-                        self.counters.rtt.heard(payload, std::time::Instant::now());
-                    }
-                    None => {}
-                }
-                if used == 0 || self.held.borrow().is_some() {
-                    partial.extend_from_slice(&bytes[at + used..]);
-                    return self.flush_run(bytes, run);
-                }
-                at = end;
-            }
+            let taken = self.join_messages(bytes, decoder, partial, run);
+            // What came before the end counts, and the next session must find nothing of this one.
+            let flushed = self.flush_run(bytes, run);
+            taken.and(flushed)
         })
+    }
+
+    /// Does the work of [`Shuttle::take_messages`], but for what `run` still has then.
+    fn join_messages(
+        &self,
+        bytes: &mut [u8],
+        decoder: &mut ws::Decoder,
+        partial: &mut Vec<u8>,
+        run: &mut Run,
+    ) -> Result<(), End> {
+        let mut at = ROOM;
+        loop {
+            let (used, event) = decoder.next(&mut bytes[at..])?;
+            let end = at + used;
+            match event {
+                Some(Event::Message(message)) => {
+                    let start = end - message.len();
+                    self.message(bytes, start..end, run)?;
+                }
+                Some(Event::Assembled(message)) => {
+                    // Fragments are rare; what came before them goes first.
+                    let message = message.to_vec();
+                    self.flush_run(bytes, run)?;
+                    match self.passage(&message) {
+                        Passage::Free => self.write_alone(&message)?,
+                        Passage::Refused => {}
+                        Passage::Unbound(pair) => self.hold(&message, pair),
+                    }
+                }
+                Some(Event::Text(_)) => {
+                    add(&self.counters.texts, 1);
+                    self.news.tell(Item::Text);
+                }
+                Some(Event::Ping(payload)) => self.outbox.post(Opcode::Pong, payload),
+                Some(Event::Close(code)) => return Err(End::Closed(code)),
+                Some(Event::Pong(payload)) => {
+                    self.counters.rtt.heard(payload, std::time::Instant::now());
+                }
+                None => {}
+            }
+            if used == 0 || self.held.borrow().is_some() {
+                partial.extend_from_slice(&bytes[at + used..]);
+                return Ok(());
+            }
+            at = end;
+        }
     }
 
     /// A message that lies in `bytes` as a whole.
