@@ -11,7 +11,7 @@ use tokio::task::LocalSet;
 use wsnic_proto::MacAddr;
 
 #[path = "../../wsnic-proto/tests/support/packets.rs"]
-pub(super) mod packets;
+pub(in crate::shuttle) mod packets;
 
 const POLICY: FramePolicy =
     FramePolicy { max_len: 1518, gateway_mac: MacAddr([2, 1, 2, 3, 4, 5]), allow_vlan: false };
@@ -20,7 +20,15 @@ const PING: [u8; 10] = [0x89, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
 const FRAMES: u32 = 100_000;
 
 /// Client's end, the bridge's end of the TAP, and the session between them.
-pub(super) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>) {
+pub(in crate::shuttle) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>) {
+    session_with(offloads, Framing::Messages).await
+}
+
+/// The same with a network's framing.
+pub(in crate::shuttle) async fn session_with(
+    offloads: bool,
+    framing: Framing,
+) -> (TcpStream, OwnedFd, Rc<Shuttle>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
@@ -39,7 +47,7 @@ pub(super) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>)
         (None, None),
         Lifetime::default(),
     );
-    (client, bridge, Rc::new(shuttle))
+    (client, bridge, Rc::new(shuttle.with_framing(framing)))
 }
 
 #[test]
@@ -125,13 +133,13 @@ fn a_client_that_is_held_back_gets_nothing_before_its_first_frame() {
 }
 
 /// A flow of TCP in full segments, and the super-frame that becomes it.
-pub(super) fn flow(segments: usize) -> (Vec<Vec<u8>>, Vec<u8>) {
+pub(in crate::shuttle) fn flow(segments: usize) -> (Vec<Vec<u8>>, Vec<u8>) {
     let packet = Packet::new(v4(), tcp(ACK), data(segments * 1448));
     (packet.cut(1448).iter().map(Packet::bytes).collect(), packet.super_frame(1448))
 }
 
 /// As a client sends it, with a mask that changes nothing.
-pub(super) fn message(frame: &[u8]) -> Vec<u8> {
+pub(in crate::shuttle) fn message(frame: &[u8]) -> Vec<u8> {
     let (mut header, len) = ws::header(Opcode::Binary, frame.len());
     header[1] |= 0x80;
     [&header[..len], &[0; 4], frame].concat()
