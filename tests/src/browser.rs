@@ -2,24 +2,41 @@
 //! (<https://chromedevtools.github.io/devtools-protocol/>).
 
 use crate::server::is_alive;
-use crate::{LIMIT, Netns, wait_until};
+use crate::{LIMIT, Netns, source_dir, wait_until};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_tungstenite::tungstenite::{Message, WebSocket, client};
 
-/// A browser with one tab; ended with all its processes when dropped.
+/// One of a browser's tabs.
+#[derive(Debug, Clone)]
+pub struct Tab(String);
+
+/// The option of a browser that takes a certificate (PEM), and no other, for trusted.
+pub fn trusting(certificate: &Path) -> String {
+    let mut command = Command::new("sh");
+    let hash = command.env("CERT", certificate).args([
+        "-euc",
+        "openssl x509 -in $CERT -pubkey -noout | openssl pkey -pubin -outform der | \
+         openssl dgst -sha256 -binary | base64",
+    ]);
+    let hash = String::from_utf8(hash.output().expect("openssl runs").stdout).expect("base64");
+    format!("--ignore-certificate-errors-spki-list={}", hash.trim())
+}
+
+/// A browser, of whose tabs one is in front; ended with all its processes when dropped.
 #[derive(Debug)]
 pub struct Browser {
     child: Child,
     home: TempDir,
     socket: Option<WebSocket<TcpStream>>,
-    /// The tab's session.
+    /// The session of the tab in front.
     session: String,
     last_id: u64,
     /// Events that came while something else was waited for.
@@ -72,11 +89,13 @@ impl Browser {
         let url = format!("ws://127.0.0.1:{port}{}", path.trim());
         let (socket, _) = client(url, stream).expect("the browser speaks WebSocket");
         browser.socket = Some(socket);
-        browser.attach();
+        browser.new_tab();
         browser
     }
 
-    fn attach(&mut self) {
+    /// Opens a tab in front of the others.
+    pub fn new_tab(&mut self) -> Tab {
+        self.session.clear();
         let tab = self.call("Target.createTarget", json!({ "url": "about:blank" }));
         let target = json!({ "targetId": tab["targetId"], "flatten": true });
         let attached = self.call("Target.attachToTarget", target);
@@ -84,6 +103,18 @@ impl Browser {
         for domain in ["Page", "Network", "Log", "Runtime"] {
             self.call(&format!("{domain}.enable"), json!({}));
         }
+        self.tab()
+    }
+
+    /// The tab in front.
+    pub fn tab(&self) -> Tab {
+        Tab(self.session.clone())
+    }
+
+    /// Puts a tab in front of the others.
+    pub fn show_tab(&mut self, tab: &Tab) {
+        self.session.clone_from(&tab.0);
+        self.call("Page.bringToFront", json!({}));
     }
 
     fn log(&self) -> String {
@@ -114,10 +145,11 @@ impl Browser {
         }
     }
 
-    /// Opens an address.
+    /// Opens an address; its page is loaded then, with its scripts.
     pub fn open(&mut self, url: &str) {
         let opened = self.call("Page.navigate", json!({ "url": url }));
         assert!(opened["errorText"].is_null(), "{url}: {opened}");
+        self.wait_for("document.readyState === 'complete'");
     }
 
     /// Opens an address that cannot be opened; why.
@@ -136,11 +168,27 @@ impl Browser {
         result["result"]["value"].clone()
     }
 
+    /// Types into what has the focus, and Enter behind it.
+    pub fn type_line(&mut self, text: &str) {
+        self.call("Input.insertText", json!({ "text": text }));
+        for (kind, text) in [("keyDown", "\r"), ("keyUp", "")] {
+            let key = json!({
+                "type": kind, "key": "Enter", "code": "Enter", "text": text, "windowsVirtualKeyCode": 13
+            });
+            self.call("Input.dispatchKeyEvent", key);
+        }
+    }
+
     /// Waits until an expression in the page is true.
     pub fn wait_for(&mut self, expression: &str) {
-        let end = Instant::now() + 2 * LIMIT;
+        self.wait_long_for(expression, 2 * LIMIT);
+    }
+
+    /// The same for what takes longer.
+    pub fn wait_long_for(&mut self, expression: &str, limit: Duration) {
+        let end = Instant::now() + limit;
         while self.value(expression) != json!(true) {
-            let page = self.value("document.body.innerText");
+            let page = self.value("document.body?.innerText");
             assert!(Instant::now() < end, "{expression} is not true:\n{page}");
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -166,7 +214,26 @@ impl Browser {
         shot["data"].as_str().expect("a picture").to_owned()
     }
 
-    /// Addresses that the tab has asked for, WebSockets too.
+    /// With `WSNIC_UPDATE_SCREENSHOTS` set, writes docs/screenshots/NAME.png anew: the whole page as
+    /// it is at this width.
+    pub fn update_screenshot(&mut self, name: &str, width: u32, is_dark: bool) {
+        if std::env::var_os("WSNIC_UPDATE_SCREENSHOTS").is_none() {
+            return;
+        }
+        self.resize((width, 100), false, is_dark);
+        let height = self.value("document.documentElement.scrollHeight").as_u64();
+        let height = height.and_then(|height| height.try_into().ok()).expect("a height");
+        self.resize((width, height), false, is_dark);
+        let painted =
+            "new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))";
+        self.value(painted);
+        let folder = source_dir().join("../docs/screenshots");
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        let picture = data_encoding::BASE64.decode(self.screenshot().as_bytes()).expect("base64");
+        std::fs::write(folder.join(format!("{name}.png")), picture).expect("a file can be written");
+    }
+
+    /// Addresses that the tabs have asked for, WebSockets too.
     pub fn requests(&self) -> Vec<String> {
         let url = |event: &Value| match event["method"].as_str() {
             Some("Network.requestWillBeSent") => Some(event["params"]["request"]["url"].clone()),

@@ -18,6 +18,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
 
 /// How long a service may take to answer before it counts as out of reach: the first retry of a
 /// lost SYN comes after one second.
@@ -58,7 +59,15 @@ impl NativeGuest {
 
     /// Connects to this path of the server's default address and takes an address by DHCP.
     pub fn join_at(lab: &Lab, path: &str) -> NativeGuest {
-        let guest = NativeGuest::plug_in(&lab.srv, Server::address(), path, 1500);
+        let guest = NativeGuest::plug_in(&lab.srv, Server::address(), (path, false), 1500);
+        guest.dhcp();
+        guest
+    }
+
+    /// The same, sending frames and getting them as container2wasm does: a stream in which each stands
+    /// behind its length, and the subprotocol `binary`.
+    pub fn join_in_stream(lab: &Lab, path: &str) -> NativeGuest {
+        let guest = NativeGuest::plug_in(&lab.srv, Server::address(), (path, true), 1500);
         guest.dhcp();
         guest
     }
@@ -70,23 +79,31 @@ impl NativeGuest {
 
     /// Connects from any namespace to any address, with a card of this MTU.
     pub fn plug_into(netns: &Netns, address: SocketAddr, mtu: u32) -> NativeGuest {
-        NativeGuest::plug_in(netns, address, "/", mtu)
+        NativeGuest::plug_in(netns, address, ("/", false), mtu)
     }
 
-    fn plug_in(netns: &Netns, address: SocketAddr, path: &str, mtu: u32) -> NativeGuest {
+    fn plug_in(
+        netns: &Netns,
+        address: SocketAddr,
+        (path, in_stream): (&str, bool),
+        mtu: u32,
+    ) -> NativeGuest {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let resolv_conf = dir.path().join("resolv.conf");
         std::fs::write(&resolv_conf, "").expect("a file in the temporary folder");
         let inside = Netns::with_mounts(&resolv_conf);
         let tap = tap::open(&inside, "eth0");
-        let url = format!("ws://{address}{path}").into_client_request().expect("a URL");
+        let mut url = format!("ws://{address}{path}").into_client_request().expect("a URL");
+        if in_stream {
+            url.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static("binary"));
+        }
         let (socket, _) = raw_guest::open(netns, address, url, None)
             .unwrap_or_else(|error| panic!("the server refuses a guest: {error}"));
         let inspection = Arc::<Inspection>::default();
         let inspected = Arc::clone(&inspection);
         let pump = RUNTIME.spawn(async move {
             let tap = Arc::new(tap::register(tap));
-            pump(tap, socket, &inspected).await;
+            pump(tap, socket, &inspected, in_stream).await;
         });
         inside.ip(&format!("link set eth0 mtu {mtu} up"));
         NativeGuest { netns: inside, inspection, dir, pump }
@@ -265,6 +282,7 @@ async fn pump(
     tap: Arc<AsyncFd<File>>,
     socket: WebSocketStream<Box<dyn Line>>,
     inspection: &Inspection,
+    in_stream: bool,
 ) {
     let (mut sink, mut stream) = socket.split();
     let to_server = async {
@@ -274,6 +292,12 @@ async fn pump(
             match ready.try_io(|tap| tap.get_ref().read(&mut bytes)) {
                 Ok(Ok(len)) => {
                     inspection.pass(&bytes[..len]);
+                    if in_stream {
+                        let length = Message::Binary((len as u32).to_be_bytes().to_vec().into());
+                        if sink.feed(length).await.is_err() {
+                            return;
+                        }
+                    }
                     let message = Message::Binary(bytes[..len].to_vec().into());
                     if sink.feed(message).await.is_err() {
                         return;
@@ -290,8 +314,20 @@ async fn pump(
         }
     };
     let to_guest = async {
-        while let Some(Ok(message)) = stream.next().await {
-            let Message::Binary(frame) = message else { continue };
+        let mut received = Vec::new();
+        loop {
+            let frame = match frame_of(&mut received).filter(|_| in_stream) {
+                Some(frame) => frame,
+                None => match stream.next().await {
+                    Some(Ok(Message::Binary(bytes))) if in_stream => {
+                        received.extend_from_slice(&bytes);
+                        continue;
+                    }
+                    Some(Ok(Message::Binary(frame))) => frame.to_vec(),
+                    Some(Ok(_)) => continue,
+                    Some(Err(_)) | None => break,
+                },
+            };
             inspection.pass(&frame);
             match tap.get_ref().write(&frame) {
                 Ok(_) => {}
@@ -303,4 +339,11 @@ async fn pump(
         }
     };
     futures_util::future::select(std::pin::pin!(to_server), std::pin::pin!(to_guest)).await;
+}
+
+/// Takes the frame at the start of a stream, if all of it is there.
+fn frame_of(stream: &mut Vec<u8>) -> Option<Vec<u8>> {
+    let len = u32::from_be_bytes(*stream.first_chunk()?) as usize;
+    stream.get(4..4 + len)?;
+    Some(stream.drain(..4 + len).skip(4).collect())
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use wsnic_tests::browser;
 use wsnic_tests::clients::{self, Answer};
 use wsnic_tests::frames::Dhcp;
 use wsnic_tests::{Identity, LIMIT, Lab, RawGuest, Server, Trust, wait_until};
@@ -80,12 +81,8 @@ fn a_page_in_chromium_gets_an_answer_by_ws_and_by_wss_that_it_was_told_to_trust(
     };
     offered(1, |frame| page(WS, frame, &[]));
     assert_eq!(page(WSS, &[0; 60], &[]), NO_TRUST);
-    let hash = world.run(
-        "openssl x509 -in $CERT -pubkey -noout | openssl pkey -pubin -outform der | \
-         openssl dgst -sha256 -binary | base64",
-    );
-    let spki = format!("--ignore-certificate-errors-spki-list={hash}");
-    offered(2, |frame| page(WSS, frame, &[&spki]));
+    let trusting = browser::trusting(&world.certificate);
+    offered(2, |frame| page(WSS, frame, &[&trusting]));
     assert_eq!(page(WSS, &[0; 60], &[]), NO_TRUST, "it remembers nothing");
     // As `wsnic cert` says.
     world.run("mkdir -p $HOME/.pki/nssdb; certutil -d sql:$HOME/.pki/nssdb -N --empty-password");

@@ -3,9 +3,8 @@
 //! `WSNIC_UPDATE_SCREENSHOTS=1` writes docs/screenshots anew.
 
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use wsnic_tests::browser::Browser;
+use std::path::PathBuf;
+use wsnic_tests::browser::{self, Browser};
 use wsnic_tests::services::checksum;
 use wsnic_tests::{Door, Identity, Lab, Server, wait_until};
 
@@ -36,20 +35,6 @@ fn states(browser: &mut Browser) -> Value {
 /// What the page shows.
 fn text(browser: &mut Browser) -> String {
     browser.value("document.body.innerText").as_str().expect("a text").to_owned()
-}
-
-fn screenshot(browser: &mut Browser, name: &str, size: (u32, u32), is_dark: bool) {
-    if std::env::var_os("WSNIC_UPDATE_SCREENSHOTS").is_none() {
-        return;
-    }
-    browser.resize((size.0, 100), false, is_dark);
-    let height = browser.value("document.documentElement.scrollHeight").as_u64().expect("a height");
-    let height = u32::try_from(height).expect("a page is not that long");
-    browser.resize((size.0, height), false, is_dark);
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/screenshots");
-    std::fs::create_dir_all(&folder).expect("a folder can be made");
-    let picture = data_encoding::BASE64.decode(browser.screenshot().as_bytes()).expect("base64");
-    std::fs::write(folder.join(format!("{name}.png")), picture).expect("a file can be written");
 }
 
 fn finish(lab: Lab, server: Server, browser: Browser, files: &[PathBuf]) {
@@ -102,9 +87,9 @@ fn with_nat_and_dns_every_step_is_green_again_and_again_and_the_guest_leaves() {
         assert_eq!(browser.value(fits), json!(true), "{width} pixels are enough");
     }
     browser.value("document.querySelector('#copied').textContent = ''; getSelection().empty(); document.activeElement.blur()");
-    screenshot(&mut browser, "page-phone", PHONE, false);
-    screenshot(&mut browser, "page-phone-dark", PHONE, true);
-    screenshot(&mut browser, "page-desktop", DESKTOP, false);
+    browser.update_screenshot("page-phone", PHONE.0, false);
+    browser.update_screenshot("page-phone-dark", PHONE.0, true);
+    browser.update_screenshot("page-desktop", DESKTOP.0, false);
     finish(lab, server, browser, &[]);
 }
 
@@ -116,7 +101,7 @@ fn without_the_internet_the_page_says_how_guests_get_it() {
     let page = text(&mut browser);
     assert_eq!(states(&mut browser), json!(["good", "good", "good", "good", "warn"]), "{page}");
     assert!(page.contains("--enable-inet") && page.contains("enable_inet=yes"), "{page}");
-    screenshot(&mut browser, "page-no-internet", PHONE, false);
+    browser.update_screenshot("page-no-internet", PHONE.0, false);
     finish(lab, server, browser, &[]);
 }
 
@@ -141,7 +126,7 @@ fn without_dhcp_the_page_says_which_options_to_look_at() {
     let page = text(&mut browser);
     assert_eq!(states(&mut browser), json!(["good", "bad", "skip", "skip", "skip"]), "{page}");
     assert!(page.contains("No answer to DHCP") && page.contains("dhcp_service"), "{page}");
-    screenshot(&mut browser, "page-no-dhcp", PHONE, true);
+    browser.update_screenshot("page-no-dhcp", PHONE.0, true);
     finish(lab, server, browser, &[]);
 }
 
@@ -156,7 +141,7 @@ fn where_a_token_is_needed_the_page_says_so_and_takes_it_in_its_address() {
     let page = text(&mut browser);
     assert_eq!(states(&mut browser), json!(["bad", "skip", "skip", "skip", "skip"]), "{page}");
     assert!(page.contains("a token is needed: add ?token="), "{page}");
-    screenshot(&mut browser, "page-no-token", PHONE, false);
+    browser.update_screenshot("page-no-token", PHONE.0, false);
     browser.open(&format!("{HTTP}?token=wrong"));
     wait_for_verdict(&mut browser);
     let page = text(&mut browser);
@@ -190,24 +175,18 @@ fn by_https_the_page_tests_wss_and_says_that_tls_works() {
     identity.write(&certificate);
     let conf = format!("inet_iface = wan0\nwss_server_cert = {}\n", certificate.display());
     let server = Server::start(&lab, &conf);
-    let hash = lab.srv.output(Command::new("sh").env("CERT", &certificate).args([
-        "-euc",
-        "openssl x509 -in $CERT -pubkey -noout | openssl pkey -pubin -outform der | \
-         openssl dgst -sha256 -binary | base64",
-    ]));
-    let hash = String::from_utf8(hash.stdout).expect("base64");
-    let spki = format!("--ignore-certificate-errors-spki-list={}", hash.trim());
+    let trusting = browser::trusting(&certificate);
     let mut browser = Browser::start(&lab.srv, &[]);
     let why = browser.fails_to_open("https://localhost:8087/");
     assert!(why.contains("CERT_AUTHORITY_INVALID"), "{why}");
     drop(browser);
-    let mut browser = tested(&lab, "https://localhost:8087/room", &[&spki]);
+    let mut browser = tested(&lab, "https://localhost:8087/room", &[&trusting]);
     let page = text(&mut browser);
     assert_eq!(states(&mut browser), json!(GREEN), "{page}");
     assert!(page.contains("TLS works"), "{page}");
     let url = browser.value("document.querySelector('#url').value");
     assert_eq!(url, json!("wss://localhost:8087/room"));
-    screenshot(&mut browser, "page-https", DESKTOP, true);
+    browser.update_screenshot("page-https", DESKTOP.0, true);
     finish(lab, server, browser, &[certificate]);
 }
 

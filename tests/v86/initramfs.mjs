@@ -26,6 +26,7 @@ entry('bin/busybox', FILE | 0o755, fs.readFileSync(path.join(unpacked, 'bin/busy
 entry('bin/sh', LINK | 0o777, Buffer.from('busybox'));
 entry('init', FILE | 0o755, fs.readFileSync(path.join(here, 'guest/init')));
 entry('etc/jobs.sh', FILE | 0o644, fs.readFileSync(path.join(here, 'guest/jobs.sh')));
+entry('etc/shell.sh', FILE | 0o644, fs.readFileSync(path.join(here, 'guest/shell.sh')));
 entry('etc/udhcpc.sh', FILE | 0o755, fs.readFileSync(path.join(here, 'guest/udhcpc.sh')));
 const [release] = fs.readdirSync(path.join(unpacked, 'lib/modules'));
 for (const module of MODULES) {

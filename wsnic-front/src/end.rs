@@ -1,5 +1,6 @@
 //! Why and when sessions end, and what their clients are told.
 
+use crate::framing::BadLength;
 use crate::ws::{self, Violation};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -16,6 +17,9 @@ pub enum End {
     /// The client broke the protocol.
     #[error("the client broke the protocol: {0}")]
     Violation(#[from] Violation),
+    /// The client's stream of frames is none.
+    #[error("the client broke the framing: {0}")]
+    Framing(#[from] BadLength),
     /// Nothing came from the client for too long, not even what keeps a session alive.
     #[error("the client is silent")]
     Silent,
@@ -43,6 +47,7 @@ impl End {
             End::Closed(code) => Some(code.unwrap_or(ws::code::NORMAL)),
             End::Lost => None,
             End::Violation(violation) => Some(violation.close_code()),
+            End::Framing(_) => Some(ws::code::PROTOCOL),
             End::Silent | End::Shutdown => Some(ws::code::GOING_AWAY),
             End::Expired | End::Idle | End::Kicked => Some(ws::code::POLICY),
             End::PortLost => Some(ws::code::INTERNAL),

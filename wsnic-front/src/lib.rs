@@ -9,6 +9,7 @@ pub mod dhcp;
 mod dhcp_port;
 mod end;
 mod fd_closer;
+pub mod framing;
 mod guest;
 mod health;
 mod helper;

@@ -11,6 +11,8 @@ use wsnic_proto::MacAddr;
 pub enum Item {
     /// The client has sent a text message, for the first time.
     Text,
+    /// The client has sent a frame behind its length where a message is a frame, for the first time.
+    Stream,
     /// The guest wants an address that another one has: is that one still there?
     Wanted(MacAddr),
     /// The guest does not get an address.
@@ -23,6 +25,8 @@ pub struct News {
     there: Notify,
     had_text: Cell<bool>,
     text: Cell<bool>,
+    had_stream: Cell<bool>,
+    stream: Cell<bool>,
     wanted: Cell<Option<MacAddr>>,
     refused: Cell<Option<(Pair, OpenError)>>,
     had_refused: Cell<Option<Pair>>,
@@ -33,6 +37,7 @@ impl News {
     pub fn tell(&self, item: Item) {
         match item {
             Item::Text => self.text.set(!self.had_text.replace(true) || self.text.get()),
+            Item::Stream => self.stream.set(!self.had_stream.replace(true) || self.stream.get()),
             Item::Wanted(mac) => self.wanted.set(Some(mac)),
             // Once for each address in a row, however often the guest tries.
             Item::Refused(pair, _) if self.had_refused.replace(Some(pair)) == Some(pair) => {}
@@ -55,6 +60,9 @@ impl News {
             }
             if self.text.take() {
                 return Item::Text;
+            }
+            if self.stream.take() {
+                return Item::Stream;
             }
             self.there.notified().await;
         }

@@ -491,7 +491,8 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
     let ends = time.and_then(|time| tokio::time::Instant::from_std(started).checked_add(time));
     let lifetime = Lifetime { ends, idle: context.idle_time };
     let own = (dhcp, guest);
-    let shuttle = Shuttle::new(stream, tap, offloads, policy, own, limits, lifetime);
+    let shuttle = Shuttle::new(stream, tap, offloads, policy, own, limits, lifetime)
+        .with_framing(options.framing);
     let counters = Rc::clone(&shuttle.counters);
     let place = Place { network: Rc::clone(&network), room, port: name.clone() };
     let who = identity.label();
@@ -519,6 +520,13 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
         },
     };
     drop(listed);
+    if matches!(end, End::Framing(_)) && context.log.allows() {
+        tracing::warn!(
+            %client, network = %options.name,
+            "the client does not send a stream of frames: for v86 and others whose messages are frames, \
+             set framing=messages for this network, or send them to another one"
+        );
+    }
     if context.log.allows() {
         let counters = &shuttle.counters;
         tracing::info!(
@@ -562,11 +570,18 @@ async fn hear_news(context: &Context, shuttle: &Shuttle, listed: &Listed, client
                 // Once a session is enough; the line at its end has the number.
                 tracing::warn!(%client, "the client sends text messages, which are ignored: frames are binary");
             }
+            Item::Stream if context.log.allows() => {
+                tracing::warn!(
+                    %client,
+                    "the client sends each frame behind its length, as container2wasm does: set \
+                     framing=stream for its network"
+                );
+            }
             Item::Refused((mac, address), why) if context.log.allows() => {
                 tracing::warn!(%client, %mac, %address, %why, "a guest may not use its address, its frames are dropped");
             }
             Item::Wanted(mac) => context.sessions.challenge(&listed.session, mac),
-            Item::Text | Item::Refused(..) => {}
+            Item::Text | Item::Stream | Item::Refused(..) => {}
         }
     }
 }

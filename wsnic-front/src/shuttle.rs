@@ -15,12 +15,20 @@
 //! that lie behind each other ([`Run`]) and written from where they lie. Order is kept always: what
 //! does not continue the run first sends it on its way.
 //!
+//! Where the network's framing is a stream, messages are taken by `stream_in`, and each frame for the
+//! guest has its length before it. Which framing it is is known when the code is compiled: all of it
+//! is there twice, once for `STREAM`, so that the usual one pays nothing.
+//!
 //! Nothing here allocates per frame, takes a lock, or logs.
 
+mod stream_in;
+
+use self::stream_in::StreamIn;
 use crate::codel::Codel;
 use crate::counters::{Counters, Dropped, add};
 use crate::dhcp_port::DhcpPort;
 use crate::end::{End, Lifetime};
+use crate::framing::{self, LENGTH_LEN};
 use crate::guest::{Guest, Pair, Passage};
 use crate::news::{Item, News};
 use crate::outbox::Outbox;
@@ -44,6 +52,7 @@ use tokio::time::Instant;
 use wsnic_proto::Frame;
 use wsnic_proto::frame::FramePolicy;
 use wsnic_proto::offload::{self, Offered, Offloads, Run, Segments};
+use wsnic_proto::settings::Framing;
 
 /// Bytes of the thread's buffer for what clients send: a whole message and the start of others.
 const READ_BUFFER: usize = 256 * 1024;
@@ -61,6 +70,8 @@ pub const WRITE_BUFFER: usize = BATCH + 128 * 1024;
 const LONGEST_READ: usize = offload::HEADER_LEN + 18 + 65_535;
 /// Bytes of the shortest frame as a message: header, mask, and a frame of a header only.
 const SHORTEST_MESSAGE: usize = 2 + 4 + 14;
+/// The same of one that does not stand alone in its message.
+const SHORTEST_IN_STREAM: usize = LENGTH_LEN + 14;
 /// Bytes that are read from a client in any case, however low a limit is.
 const LEAST_READ: usize = 256;
 /// The same, however long it takes to pass them on.
@@ -93,6 +104,8 @@ pub struct Shuttle {
     offloads: Offloads,
     limit_up: RefCell<Option<Limiter>>,
     limit_down: RefCell<Option<Limiter>>,
+    /// None: a message is a frame.
+    stream_in: Option<StreamIn>,
     outbox: Outbox,
     /// What whoever keeps the sessions should know.
     pub news: News,
@@ -123,11 +136,18 @@ impl Shuttle {
             offloads,
             limit_up: RefCell::new(limit_up),
             limit_down: RefCell::new(limit_down),
+            stream_in: None,
             outbox: Outbox::default(),
             news: News::default(),
             pulse: Pulse::new(lifetime, Instant::now()),
             counters: Rc::default(),
         }
+    }
+
+    /// The same session, whose client sends frames so.
+    pub fn with_framing(self, framing: Framing) -> Shuttle {
+        let stream_in = (framing == Framing::Stream).then(StreamIn::default);
+        Shuttle { stream_in, ..self }
     }
 
     /// Moves frames until the session ends. `early` is what came behind the handshake.
@@ -136,9 +156,22 @@ impl Shuttle {
             // That is a vpn-ws-client, which takes a ping for an error and leaves.
             self.pulse.ask_nothing();
         }
+        match self.stream_in {
+            None => self.run_with::<false>(early, decoder, hold_back).await,
+            // Boxed: the others have no room for it.
+            Some(_) => Box::pin(self.run_with::<true>(early, decoder, hold_back)).await,
+        }
+    }
+
+    async fn run_with<const STREAM: bool>(
+        &self,
+        early: Vec<u8>,
+        decoder: ws::Decoder,
+        hold_back: Duration,
+    ) -> End {
         tokio::select! {
-            end = self.guest_to_bridge(early, decoder) => end,
-            end = self.bridge_to_guest(hold_back) => end,
+            end = self.guest_to_bridge::<STREAM>(early, decoder) => end,
+            end = self.bridge_to_guest::<STREAM>(hold_back) => end,
             end = self.pulse.watch_silence(&self.outbox, &self.counters.rtt) => end,
             end = self.pulse.watch_lifetime() => end,
         }
@@ -154,16 +187,20 @@ impl Shuttle {
         (self.stream, self.outbox.into_bytes(), self.tap.into_inner())
     }
 
-    async fn guest_to_bridge(&self, early: Vec<u8>, mut decoder: ws::Decoder) -> End {
+    async fn guest_to_bridge<const STREAM: bool>(
+        &self,
+        early: Vec<u8>,
+        mut decoder: ws::Decoder,
+    ) -> End {
         // What is not complete yet.
         let mut partial = early;
         if let Err(end) = READ.with_borrow_mut(|buffer| {
             let end = refill(buffer, &mut partial);
-            self.take_messages(&mut buffer[..end], &mut decoder, &mut partial)
+            self.take_messages::<STREAM>(&mut buffer[..end], &mut decoder, &mut partial)
         }) {
             return end;
         }
-        if let Err(end) = self.settle(&mut decoder, &mut partial).await {
+        if let Err(end) = self.settle::<STREAM>(&mut decoder, &mut partial).await {
             return end;
         }
         let mut turn = Turn::default();
@@ -179,12 +216,12 @@ impl Shuttle {
                 turn.begin();
                 let step = READ.with_borrow_mut(|buffer| {
                     let kept = refill(buffer, &mut partial);
-                    let most = at_once.min(read_at_once(&self.limit_up));
+                    let most = at_once.min(read_at_once::<STREAM>(&self.limit_up));
                     let end = kept.saturating_add(most).min(buffer.len());
                     match self.stream.try_read(&mut buffer[kept..end]) {
                         Ok(0) => Err(End::Lost),
                         Ok(len) => {
-                            self.take_messages(
+                            self.take_messages::<STREAM>(
                                 &mut buffer[..kept + len],
                                 &mut decoder,
                                 &mut partial,
@@ -201,7 +238,7 @@ impl Shuttle {
                     }
                 });
                 let took = turn.end();
-                if let Err(end) = self.settle(&mut decoder, &mut partial).await {
+                if let Err(end) = self.settle::<STREAM>(&mut decoder, &mut partial).await {
                     return end;
                 }
                 let (len, more) = match step {
@@ -237,36 +274,55 @@ impl Shuttle {
         }
     }
 
-    /// Has the source of a frame that was held back bound, and goes on behind it.
-    async fn settle(&self, decoder: &mut ws::Decoder, partial: &mut Vec<u8>) -> Result<(), End> {
+    /// Has the source of a frame that was held back bound, and goes on behind it; also behind a part of
+    /// a message with many frames.
+    async fn settle<const STREAM: bool>(
+        &self,
+        decoder: &mut ws::Decoder,
+        partial: &mut Vec<u8>,
+    ) -> Result<(), End> {
         loop {
             let held = self.held.borrow_mut().take();
-            let (Some((frame, pair)), Some(guest)) = (held, &self.guest) else { return Ok(()) };
-            let challenge = |mac| self.news.tell(Item::Wanted(mac));
-            // No frame waits: DHCP has given it.
-            let given = frame.is_empty();
-            match guest.bind(pair, given, self.dhcp.as_ref(), challenge).await {
-                Ok(()) => {
-                    self.counters.note_address(pair.1);
-                    if !frame.is_empty() {
-                        self.write_alone(&frame)?;
-                    }
-                }
-                Err(error) => {
-                    self.counters.dropped(Dropped::Address, usize::from(!frame.is_empty()));
-                    self.news.tell(Item::Refused(pair, error));
-                }
+            match (held, &self.guest) {
+                (Some((frame, pair)), Some(guest)) => self.bind(guest, frame, pair).await?,
+                _ if STREAM && self.has_rest() => tokio::task::yield_now().await,
+                _ => return Ok(()),
             }
             READ.with_borrow_mut(|buffer| {
                 let end = refill(buffer, partial);
-                self.take_messages(&mut buffer[..end], decoder, partial)
+                self.take_messages::<STREAM>(&mut buffer[..end], decoder, partial)
             })?;
         }
     }
 
+    /// Has the source of a frame bound, and passes the frame on.
+    async fn bind(&self, guest: &Guest, frame: Vec<u8>, pair: Pair) -> Result<(), End> {
+        let challenge = |mac| self.news.tell(Item::Wanted(mac));
+        // No frame waits: DHCP has given it.
+        let given = frame.is_empty();
+        match guest.bind(pair, given, self.dhcp.as_ref(), challenge).await {
+            Ok(()) => {
+                self.counters.note_address(pair.1);
+                if !frame.is_empty() {
+                    self.write_alone(&frame)?;
+                }
+            }
+            Err(error) => {
+                self.counters.dropped(Dropped::Address, usize::from(!frame.is_empty()));
+                self.news.tell(Item::Refused(pair, error));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a message of a stream is not done with.
+    fn has_rest(&self) -> bool {
+        self.stream_in.as_ref().is_some_and(StreamIn::has_rest)
+    }
+
     /// Handles every complete message in `bytes` behind [`ROOM`], keeps the rest in `partial`; up to the
     /// first that has to wait, which is then held back.
-    fn take_messages(
+    fn take_messages<const STREAM: bool>(
         &self,
         bytes: &mut [u8],
         decoder: &mut ws::Decoder,
@@ -274,49 +330,75 @@ impl Shuttle {
     ) -> Result<(), End> {
         RUN.with_borrow_mut(|run| {
             run.set_takes_udp(self.offloads.takes_udp());
-            let mut at = ROOM;
-            loop {
-                let (used, event) = decoder.next(&mut bytes[at..])?;
-                let end = at + used;
-                match event {
-                    Some(Event::Message(message)) => {
-                        let start = end - message.len();
-                        self.message(bytes, start..end, run)?;
-                    }
-                    Some(Event::Assembled(message)) => {
-                        // Fragments are rare; what came before them goes first.
-                        let message = message.to_vec();
-                        self.flush_run(bytes, run)?;
-                        match self.passage(&message) {
-                            Passage::Free => self.write_alone(&message)?,
-                            Passage::Refused => {}
-                            Passage::Unbound(pair) => self.hold(&message, pair),
-                        }
-                    }
-                    Some(Event::Text(_)) => {
-                        add(&self.counters.texts, 1);
-                        self.news.tell(Item::Text);
-                    }
-                    Some(Event::Ping(payload)) => self.outbox.post(Opcode::Pong, payload),
-                    Some(Event::Close(code)) => {
-                        self.flush_run(bytes, run)?;
-                        return Err(End::Closed(code));
-                    }
-                    Some(Event::Pong(payload)) => {
-                        self.counters.rtt.heard(payload, std::time::Instant::now());
-                    }
-                    None => {}
-                }
-                if used == 0 || self.held.borrow().is_some() {
-                    partial.extend_from_slice(&bytes[at + used..]);
-                    return self.flush_run(bytes, run);
-                }
-                at = end;
-            }
+            let taken = self.join_messages::<STREAM>(bytes, decoder, partial, run);
+            // What came before the end counts, and the next session must find nothing of this one.
+            let flushed = self.flush_run(bytes, run);
+            taken.and(flushed)
         })
     }
 
-    /// A message that lies in `bytes` as a whole.
+    /// Does the work of [`Shuttle::take_messages`], but for what `run` still has then.
+    fn join_messages<const STREAM: bool>(
+        &self,
+        bytes: &mut [u8],
+        decoder: &mut ws::Decoder,
+        partial: &mut Vec<u8>,
+        run: &mut Run,
+    ) -> Result<(), End> {
+        let stream_in = self.stream_in.as_ref().filter(|_| STREAM);
+        if let Some(stream) = stream_in {
+            self.stream_rest(stream, run)?;
+            if self.waits::<STREAM>() {
+                partial.extend_from_slice(&bytes[ROOM..]);
+                return Ok(());
+            }
+        }
+        let mut at = ROOM;
+        loop {
+            let (used, event) = decoder.next(&mut bytes[at..])?;
+            let end = at + used;
+            match event {
+                Some(Event::Message(message)) => {
+                    let range = end - message.len()..end;
+                    match stream_in {
+                        None => self.message(bytes, range, run)?,
+                        Some(stream) => self.stream(stream, bytes, range, run)?,
+                    }
+                }
+                Some(Event::Assembled(message)) => {
+                    // Fragments are rare; what came before them goes first.
+                    let message = message.to_vec();
+                    self.flush_run(bytes, run)?;
+                    match stream_in {
+                        None => self.apart(&message)?,
+                        Some(stream) => self.stream_apart(stream, &message, run)?,
+                    }
+                }
+                Some(Event::Text(_)) => {
+                    add(&self.counters.texts, 1);
+                    self.news.tell(Item::Text);
+                }
+                Some(Event::Ping(payload)) => self.outbox.post(Opcode::Pong, payload),
+                Some(Event::Close(code)) => return Err(End::Closed(code)),
+                Some(Event::Pong(payload)) => {
+                    self.counters.rtt.heard(payload, std::time::Instant::now());
+                }
+                None => {}
+            }
+            if used == 0 || self.waits::<STREAM>() {
+                partial.extend_from_slice(&bytes[at + used..]);
+                return Ok(());
+            }
+            at = end;
+        }
+    }
+
+    /// Whether nothing more is to be taken before [`Shuttle::settle`].
+    fn waits<const STREAM: bool>(&self) -> bool {
+        self.held.borrow().is_some() || STREAM && self.has_rest()
+    }
+
+    /// A frame that lies in `bytes` as a whole.
     fn message(&self, bytes: &mut [u8], range: Range<usize>, run: &mut Run) -> Result<(), End> {
         let message = &bytes[range.clone()];
         match self.passage(message) {
@@ -343,6 +425,16 @@ impl Shuttle {
         }
     }
 
+    /// A frame that lies elsewhere.
+    fn apart(&self, frame: &[u8]) -> Result<(), End> {
+        match self.passage(frame) {
+            Passage::Free => self.write_alone(frame)?,
+            Passage::Refused => {}
+            Passage::Unbound(pair) => self.hold(frame, pair),
+        }
+        Ok(())
+    }
+
     /// Keeps a frame until its source is bound.
     #[cold]
     fn hold(&self, frame: &[u8], pair: Pair) {
@@ -360,7 +452,12 @@ impl Shuttle {
         };
         let frame = match self.policy.check(message) {
             Ok(frame) => frame,
-            Err(error) => return refused(error.into()),
+            Err(error) => {
+                if self.stream_in.is_none() && framing::is_of_stream(message) {
+                    self.news.tell(Item::Stream);
+                }
+                return refused(error.into());
+            }
         };
         self.counters.mac.set(Some(frame.source()));
         if let Some(dhcp) = &self.dhcp {
@@ -369,7 +466,7 @@ impl Shuttle {
                 let (answer, leased) = dhcp.answer(message);
                 if let Some(answer) = answer {
                     self.counters.watchers.show(false, &answer);
-                    self.outbox.post(Opcode::Binary, &answer);
+                    self.post(&answer);
                 }
                 if let Some((_, address)) = leased {
                     self.counters.note_address(address);
@@ -393,6 +490,17 @@ impl Shuttle {
             self.counters.note_address(address);
         }
         Passage::Free
+    }
+
+    /// Gives the guest a frame of our own.
+    fn post(&self, frame: &[u8]) {
+        match self.stream_in {
+            None => self.outbox.post(Opcode::Binary, frame),
+            Some(_) => {
+                let message = [&framing::length(frame.len())[..], frame].concat();
+                self.outbox.post(Opcode::Binary, &message);
+            }
+        }
     }
 
     fn write_alone(&self, frame: &[u8]) -> Result<(), End> {
@@ -440,7 +548,7 @@ impl Shuttle {
         Ok(())
     }
 
-    async fn bridge_to_guest(&self, hold_back: Duration) -> End {
+    async fn bridge_to_guest<const STREAM: bool>(&self, hold_back: Duration) -> End {
         if !hold_back.is_zero() {
             // Until the client's first frame, or this long.
             let until = Instant::now() + hold_back;
@@ -473,8 +581,8 @@ impl Shuttle {
             turn.begin();
             let sent = WRITE.with_borrow_mut(|buffer| {
                 let (len, drained) = match self.offloads.has_header() {
-                    true => self.take_super_frames(buffer, late)?,
-                    false => self.take_frames(buffer, late)?,
+                    true => self.take_super_frames::<STREAM>(buffer, late)?,
+                    false => self.take_frames::<STREAM>(buffer, late)?,
                 };
                 if drained {
                     guard.clear_ready();
@@ -532,13 +640,17 @@ impl Shuttle {
 
     /// Drains the TAP into `buffer`, each frame behind its header, but for the first frames of what
     /// it gives, of which `late` are dropped: bytes filled, and whether the TAP is empty.
-    fn take_frames(&self, buffer: &mut [u8], mut late: u32) -> Result<(usize, bool), End> {
+    fn take_frames<const STREAM: bool>(
+        &self,
+        buffer: &mut [u8],
+        mut late: u32,
+    ) -> Result<(usize, bool), End> {
         let mut len = 0;
         let (batch, last) = self.batch();
         while len < batch && self.counters.frames_out.get() < last {
             // The header's length depends on the frame's: read behind the longest one, then close
             // the gap, which moves short frames only (longer ones have a header of 4 bytes).
-            let at = len + SHORT_HEADER;
+            let at = len + SHORT_HEADER + length_len::<STREAM>();
             let size = match unistd::read(self.tap.get_ref(), &mut buffer[at..]) {
                 Ok(0) => return Err(End::PortLost),
                 Ok(size) => size,
@@ -551,12 +663,13 @@ impl Shuttle {
             if !wanted || self.is_late(&mut late) {
                 continue;
             }
-            let (header, header_len) = ws::header(Opcode::Binary, size);
-            if header_len != SHORT_HEADER {
-                buffer.copy_within(at..at + size, len + header_len);
+            let header = ws::header(Opcode::Binary, length_len::<STREAM>() + size);
+            let frame = len + header.1 + length_len::<STREAM>();
+            if frame != at {
+                buffer.copy_within(at..at + size, frame);
             }
-            buffer[len..len + header_len].copy_from_slice(&header[..header_len]);
-            len += header_len + size;
+            put_header::<STREAM>(buffer, len, header, size);
+            len = frame + size;
             add(&self.counters.frames_out, 1);
             add(&self.counters.bytes_out, size);
         }
@@ -565,7 +678,11 @@ impl Shuttle {
 
     /// Like [`Shuttle::take_frames`], from a TAP with offloads. Where a super-frame becomes longer than
     /// there is room, what is there is sent in between.
-    fn take_super_frames(&self, buffer: &mut [u8], mut late: u32) -> Result<(usize, bool), End> {
+    fn take_super_frames<const STREAM: bool>(
+        &self,
+        buffer: &mut [u8],
+        mut late: u32,
+    ) -> Result<(usize, bool), End> {
         SUPER.with_borrow_mut(|packet| {
             let mut len = 0;
             let (batch, last) = self.batch();
@@ -591,13 +708,13 @@ impl Shuttle {
                     frames.write_next(&mut buffer[len..]);
                 }
                 while let Some(size) = frames.next_len().filter(|_| !unwanted) {
-                    if len + MAX_HEADER + size > buffer.len() {
+                    if len + MAX_HEADER + length_len::<STREAM>() + size > buffer.len() {
                         self.outbox.send(&self.stream, &buffer[..len])?;
                         len = 0;
                     }
-                    let (header, header_len) = ws::header(Opcode::Binary, size);
-                    buffer[len..len + header_len].copy_from_slice(&header[..header_len]);
-                    len += header_len;
+                    let header = ws::header(Opcode::Binary, length_len::<STREAM>() + size);
+                    put_header::<STREAM>(buffer, len, header, size);
+                    len += header.1 + length_len::<STREAM>();
                     frames.write_next(&mut buffer[len..len + size]);
                     len += size;
                     add(&self.counters.frames_out, 1);
@@ -632,13 +749,33 @@ fn share_of(limit: &RefCell<Option<Limiter>>) -> Share {
 }
 
 /// Bytes that may be read from a client at once: so many frames of the shortest are in them at most.
-fn read_at_once(limit: &RefCell<Option<Limiter>>) -> usize {
+fn read_at_once<const STREAM: bool>(limit: &RefCell<Option<Limiter>>) -> usize {
     let share = share_of(limit);
     let frames = usize::try_from(share.frames).unwrap_or(usize::MAX);
-    share.bytes.min(frames.saturating_mul(SHORTEST_MESSAGE)).max(LEAST_READ)
+    let shortest = if STREAM { SHORTEST_IN_STREAM } else { SHORTEST_MESSAGE };
+    share.bytes.min(frames.saturating_mul(shortest)).max(LEAST_READ)
 }
 
-/// Bytes of the header of all frames but the shortest and jumbo ones.
+/// Bytes of the length before each frame for a guest.
+const fn length_len<const STREAM: bool>() -> usize {
+    if STREAM { LENGTH_LEN } else { 0 }
+}
+
+/// Writes a WebSocket header, and what else stands before a frame of `size` bytes, from `at` on.
+#[inline]
+fn put_header<const STREAM: bool>(
+    buffer: &mut [u8],
+    at: usize,
+    (header, len): ([u8; MAX_HEADER], usize),
+    size: usize,
+) {
+    buffer[at..at + len].copy_from_slice(&header[..len]);
+    if STREAM {
+        buffer[at + len..at + len + LENGTH_LEN].copy_from_slice(&framing::length(size));
+    }
+}
+
+/// Bytes of the WebSocket header of all frames but the shortest and jumbo ones.
 const SHORT_HEADER: usize = 4;
 
 /// Moves what was kept to the thread's buffer, behind [`ROOM`], and frees it; returns where it ends.

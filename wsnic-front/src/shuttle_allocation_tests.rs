@@ -3,17 +3,13 @@
 //! Client and bridge are played by another thread than the session's, which alone is counted.
 #![allow(unsafe_code)]
 
-use super::tests::session;
+use super::tests::{flow, message, session};
 use super::*;
-use packets::{ACK, Packet, data, tcp, v4};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::mpsc;
-
-#[path = "../../wsnic-proto/tests/support/packets.rs"]
-mod packets;
 
 /// The system's allocator; counts what each thread takes from it.
 struct Counting;
@@ -107,22 +103,9 @@ fn on_tap(offloads: bool, frame: &[u8]) -> Vec<u8> {
     [header, frame].concat()
 }
 
-/// As a client sends it, with a mask that changes nothing.
-fn message(frame: &[u8]) -> Vec<u8> {
-    let (mut header, len) = ws::header(Opcode::Binary, frame.len());
-    header[1] |= 0x80;
-    [&header[..len], &[0; 4], frame].concat()
-}
-
 /// Bytes of a frame as a client gets it.
 fn message_len(frame: &[u8]) -> usize {
     ws::header(Opcode::Binary, frame.len()).1 + frame.len()
-}
-
-/// A flow of TCP in full segments, and the super-frame that becomes it.
-fn flow() -> (Vec<Vec<u8>>, Vec<u8>) {
-    let packet = Packet::new(v4(), tcp(ACK), data(40 * 1448));
-    (packet.cut(1448).iter().map(Packet::bytes).collect(), packet.super_frame(1448))
 }
 
 const SHORT: [u8; 64] = [0x54; 64];
@@ -161,7 +144,7 @@ fn frames_one_by_one_take_no_memory() {
 
 #[test]
 fn super_frames_take_no_memory() {
-    let (frames, super_frame) = flow();
+    let (frames, super_frame) = flow(40);
     let from_client: Vec<u8> = frames.iter().flat_map(|frame| message(frame)).collect();
     let len = frames.iter().map(|frame| message_len(frame)).sum();
     let down = |ends: &mut Ends, rounds| {

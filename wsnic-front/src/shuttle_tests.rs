@@ -3,11 +3,15 @@
 use super::*;
 use crate::stream::Socket;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use packets::{ACK, Packet, data, tcp, v4};
 use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 use wsnic_proto::MacAddr;
+
+#[path = "../../wsnic-proto/tests/support/packets.rs"]
+pub(in crate::shuttle) mod packets;
 
 const POLICY: FramePolicy =
     FramePolicy { max_len: 1518, gateway_mac: MacAddr([2, 1, 2, 3, 4, 5]), allow_vlan: false };
@@ -16,7 +20,15 @@ const PING: [u8; 10] = [0x89, 0x84, 0, 0, 0, 0, b'p', b'i', b'n', b'g'];
 const FRAMES: u32 = 100_000;
 
 /// Client's end, the bridge's end of the TAP, and the session between them.
-pub(super) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>) {
+pub(in crate::shuttle) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>) {
+    session_with(offloads, Framing::Messages).await
+}
+
+/// The same with a network's framing.
+pub(in crate::shuttle) async fn session_with(
+    offloads: bool,
+    framing: Framing,
+) -> (TcpStream, OwnedFd, Rc<Shuttle>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (server, _) = listener.accept().await.unwrap();
@@ -35,7 +47,7 @@ pub(super) async fn session(offloads: bool) -> (TcpStream, OwnedFd, Rc<Shuttle>)
         (None, None),
         Lifetime::default(),
     );
-    (client, bridge, Rc::new(shuttle))
+    (client, bridge, Rc::new(shuttle.with_framing(framing)))
 }
 
 #[test]
@@ -117,5 +129,45 @@ fn a_client_that_is_held_back_gets_nothing_before_its_first_frame() {
         client.write_all(&[&[0x82, 0x8e, 0, 0, 0, 0][..], &own].concat()).await.unwrap();
         assert_eq!(client.read_u32().await.unwrap(), 0x827e_0000 | FRAME.len() as u32);
         drop(bridge);
+    });
+}
+
+/// A flow of TCP in full segments, and the super-frame that becomes it.
+pub(in crate::shuttle) fn flow(segments: usize) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let packet = Packet::new(v4(), tcp(ACK), data(segments * 1448));
+    (packet.cut(1448).iter().map(Packet::bytes).collect(), packet.super_frame(1448))
+}
+
+/// As a client sends it, with a mask that changes nothing.
+pub(in crate::shuttle) fn message(frame: &[u8]) -> Vec<u8> {
+    let (mut header, len) = ws::header(Opcode::Binary, frame.len());
+    header[1] |= 0x80;
+    [&header[..len], &[0; 4], frame].concat()
+}
+
+#[test]
+fn frames_before_a_violation_reach_the_bridge_and_no_other_session() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    LocalSet::new().block_on(&runtime, async {
+        let (frames, _) = flow(2);
+        let (mut client, bridge, shuttle) = session(true).await;
+        // More could be joined to the last one when the violation comes.
+        let unmasked = vec![0x82, 1, 0];
+        client.write_all(&[message(&frames[0]), unmasked].concat()).await.unwrap();
+        let end = shuttle.run(Vec::new(), ws::Decoder::new(false), Duration::ZERO).await;
+        assert!(matches!(end, End::Violation(_)), "{end}");
+        let mut written = [0; 2000];
+        let len = unistd::read(&bridge, &mut written).unwrap();
+        assert_eq!(written[offload::HEADER_LEN..len], frames[0]);
+
+        let (mut client, bridge, shuttle) = session(true).await;
+        let own = [[0xff; 6], [2, 0, 0, 0, 0, 1], [8, 6, 0, 1, 8, 0]].concat();
+        // Closes at once.
+        let close = vec![0x88, 0x80, 0, 0, 0, 0];
+        client.write_all(&[message(&own), close].concat()).await.unwrap();
+        let end = shuttle.run(Vec::new(), ws::Decoder::new(false), Duration::ZERO).await;
+        assert!(matches!(end, End::Closed(None)), "{end}");
+        let len = unistd::read(&bridge, &mut written).unwrap();
+        assert_eq!(written[offload::HEADER_LEN..len], own);
     });
 }

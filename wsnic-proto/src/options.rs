@@ -49,6 +49,7 @@ pub enum OptionId {
     Deny,
     HostFirewall,
     AllowVlan,
+    Framing,
     Offloads,
     RateLimitUpBytes,
     RateLimitUpFrames,

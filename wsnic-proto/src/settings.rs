@@ -11,8 +11,8 @@ mod resolve;
 
 pub use facts::Facts;
 pub use network::{
-    Dhcp, DhcpService, GuestAccess, HostFirewall, InterfaceName, Nat, Network, NetworkName, Rate,
-    Rooms,
+    Dhcp, DhcpService, Framing, GuestAccess, HostFirewall, InterfaceName, Nat, Network,
+    NetworkName, Rate, Rooms,
 };
 pub use resolve::resolve;
 

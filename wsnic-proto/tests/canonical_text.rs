@@ -9,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use support::outcome;
 use wsnic_proto::options::{OPTIONS, Place};
 use wsnic_proto::settings::{
-    ClientCert, Dhcp, DhcpService, Door, GuestAccess, HostFirewall, InterfaceName, LogFormat, Nat,
-    Network, NetworkName, Rate, Rooms, Sandbox, Server, Settings,
+    ClientCert, Dhcp, DhcpService, Door, Framing, GuestAccess, HostFirewall, InterfaceName,
+    LogFormat, Nat, Network, NetworkName, Rate, Rooms, Sandbox, Server, Settings,
 };
 use wsnic_proto::{Cidr, Facts, IpBlock, Plan};
 
@@ -107,7 +107,7 @@ fn network() -> impl Strategy<Value = Network> {
     let flags = (any::<[bool; 5]>(), speed);
     (plan(), 576u16..=65521, nat, access, lists, firewall, (flags, limits, dhcp())).prop_map(
         |(plan, mtu, nat, guest_access, (allow, deny), host_firewall, (flags, limits, dhcp))| {
-            let ([allow_vlan, private, isolation, locks, _], speed) = flags;
+            let ([allow_vlan, private, isolation, locks, is_stream], speed) = flags;
             Network {
                 name: NetworkName::default(),
                 max_clients: limits.0,
@@ -126,6 +126,7 @@ fn network() -> impl Strategy<Value = Network> {
                 deny,
                 host_firewall,
                 allow_vlan,
+                framing: if is_stream { Framing::Stream } else { Framing::Messages },
                 offloads: speed.0,
                 rate_up: speed.1,
                 rate_down: speed.2,

@@ -11,6 +11,7 @@ mod conf;
 mod dhcp;
 mod dispatch;
 mod frame;
+mod framing;
 mod http_head;
 mod leases;
 mod offload_cut;
@@ -27,6 +28,7 @@ pub use conf::conf;
 pub use dhcp::dhcp;
 pub use dispatch::dispatch;
 pub use frame::frame;
+pub use framing::framing;
 pub use http_head::http_head;
 pub use offload_cut::offload_cut;
 pub use offload_join::offload_join;
@@ -37,12 +39,13 @@ pub use websocket::websocket;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its fuzzer and its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("codec", codec),
     ("conf", conf),
     ("dhcp", dhcp),
     ("dispatch", dispatch),
     ("frame", frame),
+    ("framing", framing),
     ("http_head", http_head),
     ("offload_cut", offload_cut),
     ("offload_join", offload_join),

@@ -34,6 +34,11 @@ fn no_frame_passes_that_a_guest_may_not_send() {
 }
 
 #[test]
+fn a_stream_of_frames_means_the_same_however_it_is_cut() {
+    try_all("framing", 3_000);
+}
+
+#[test]
 fn the_verdict_on_a_head_does_not_depend_on_how_it_is_cut() {
     try_all("http_head", 2_000);
 }

@@ -373,6 +373,17 @@ pub static OPTIONS: &[OptionSpec] = &[
         ..NETWORK
     },
     OptionSpec {
+        id: OptionId::Framing,
+        name: "framing",
+        metavar: "WORD",
+        kind: Kind::Choice(&["messages", "stream"]),
+        default: "messages",
+        help: "How clients send frames. \"messages\": each as one WebSocket message, as v86 does. \
+               \"stream\": as a stream of bytes with each frame behind its length, as container2wasm \
+               and QEMU do.",
+        ..NETWORK
+    },
+    OptionSpec {
         id: OptionId::Offloads,
         name: "offloads",
         kind: Kind::Flag,

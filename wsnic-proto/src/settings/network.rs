@@ -42,6 +42,8 @@ pub struct Network {
     pub host_firewall: HostFirewall,
     /// Whether VLAN-tagged frames pass between guests.
     pub allow_vlan: bool,
+    /// How clients send frames.
+    pub framing: Framing,
     /// Whether TAPs hand over super-frames (TSO, USO) and unfinished checksums.
     pub offloads: bool,
     /// What each guest may send.
@@ -146,6 +148,21 @@ impl HostFirewall {
     /// The words in wsnic.conf.
     pub(crate) const WORDS: [(&'static str, HostFirewall); 2] =
         [("report", HostFirewall::Report), ("open", HostFirewall::Open)];
+}
+
+/// How the binary messages of a WebSocket carry frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// A message is a frame.
+    Messages,
+    /// The bytes of all messages are a stream, in which each frame stands behind its length.
+    Stream,
+}
+
+impl Framing {
+    /// The words in wsnic.conf.
+    pub(crate) const WORDS: [(&'static str, Framing); 2] =
+        [("messages", Framing::Messages), ("stream", Framing::Stream)];
 }
 
 /// A network's name: 1 to 32 letters, digits, `-` and `_` in lower case, the first one a letter.

@@ -1,7 +1,8 @@
 //! Settings to canonical wsnic.conf text: how one process hands its settings to another.
 
 use super::{
-    ClientCert, DhcpService, GuestAccess, HostFirewall, LogFormat, Nat, Network, Sandbox, Settings,
+    ClientCert, DhcpService, Framing, GuestAccess, HostFirewall, LogFormat, Nat, Network, Sandbox,
+    Settings,
 };
 use crate::options::OptionId;
 use std::fmt::Display;
@@ -86,6 +87,7 @@ fn of_network(network: &Network) -> Vec<(OptionId, String)> {
         (OptionId::Deny, list(&network.deny)),
         (OptionId::HostFirewall, word(network.host_firewall, &HostFirewall::WORDS)),
         (OptionId::AllowVlan, flag(network.allow_vlan)),
+        (OptionId::Framing, word(network.framing, &Framing::WORDS)),
         (OptionId::Offloads, flag(network.offloads)),
         (OptionId::RateLimitUpBytes, network.rate_up.bytes.to_string()),
         (OptionId::RateLimitUpFrames, network.rate_up.frames.to_string()),

@@ -1,7 +1,7 @@
 //! Layers to settings: default < file < environment of a container < command line.
 
 use super::{
-    ClientCert, Dhcp, DhcpService, Door, Facts, GuestAccess, HostFirewall, InterfaceName,
+    ClientCert, Dhcp, DhcpService, Door, Facts, Framing, GuestAccess, HostFirewall, InterfaceName,
     LogFormat, Nat, NetworkName, Rate, Rooms, Sandbox,
 };
 use super::{Network, Server, Settings, parse};
@@ -263,6 +263,7 @@ impl Resolver<'_> {
             deny: self.blocks(OptionId::Deny)?,
             host_firewall: self.word(OptionId::HostFirewall, &HostFirewall::WORDS)?,
             allow_vlan: self.flag(OptionId::AllowVlan)?.unwrap_or(false),
+            framing: self.word(OptionId::Framing, &Framing::WORDS)?,
             offloads: self.flag(OptionId::Offloads)?.unwrap_or(true),
             rate_up: Rate {
                 bytes: self.number(OptionId::RateLimitUpBytes)?,

@@ -359,6 +359,10 @@ pub fn ended(error: &Error, close: Option<u16>) -> Trouble {
         what,
         match close {
             Some(1001) => "the server is stopping or starts anew: test again",
+            Some(1002) => {
+                "the network has framing=stream, for clients such as container2wasm, which this test \
+                 does not speak: test another network"
+            }
             Some(1008) => {
                 "the session's time was over, or an operator ended it: see session_time, idle_time and the log"
             }
