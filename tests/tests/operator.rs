@@ -34,6 +34,37 @@ fn id_of(lab: &Lab, port: &str) -> String {
 }
 
 #[test]
+fn networks_are_listed_with_their_sessions_rooms_and_leases() {
+    let lab = Lab::new();
+    let conf = "isolation = on\nstrict_paths = yes\n[network own]\nsubnet = 10.1.0.0/24\n\
+                private = yes\nlocks = no\nisolation = off\n\
+                [network rooms]\nsubnet = 10.2.0.0/16\nrooms = on\nmax_rooms = 7\n";
+    let server = Server::start(&lab, conf);
+    let guests = ["/", "/rooms/one", "/rooms/two", "/rooms/two"];
+    let mut guests = guests.map(|path| RawGuest::join_at(&lab, path));
+    guests[0].ping_gateway(56);
+    let text = says(&lab, &["networks"]);
+    let words = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name));
+        let line = line.unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        words[1..words.len() - 3].join(" ")
+    };
+    assert_eq!(words("default"), "192.168.86.0/24 1/1000 - builtin 1/253 no yes yes");
+    assert_eq!(words("own"), "10.1.0.0/24 0/1000 - builtin yes no no");
+    assert!(words("rooms").starts_with("10.2.0.0/16 3/1000 2/7 builtin 3/"), "{text}");
+    let json = says(&lab, &["networks", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!((&json[2]["rooms"], &json[2]["sessions"]), (&2.into(), &3.into()), "{json}");
+    assert_eq!(json[0]["gateway"], "192.168.86.1");
+    assert!(json[0]["bytes_in"].as_u64() > Some(0), "{json}");
+    drop(guests);
+    wait_until("nobody is in a room", || says(&lab, &["networks"]).contains(" 0/7 "));
+    server.stop();
+    lab.finish();
+}
+
+#[test]
 fn sessions_are_listed_with_who_where_and_how_much() {
     let lab = Lab::new();
     let server = Server::start(&lab, "ws_server_addr = 0.0.0.0\n");

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | PUT /material | certificates, keys and lists ([`Material`]) | 204; 422 and why not |
 //! | GET /status | | what is open, what was refused, who is banned |
+//! | GET /networks | | a list of all networks |
 //! | GET /sessions | | a list of all that are open |
 //! | GET /sessions/ID | | one of them; 404 |
 //! | GET /sessions/ID/frames | | what never reaches the bridge, see [`frames`]; 404 |
@@ -15,6 +16,7 @@
 //! | GET /metrics, /healthz, /readyz | | see [`crate::monitor`] |
 
 use crate::monitor::Monitor;
+use crate::networks;
 use crate::session::{Context, Door};
 use crate::small_http::{self, Answer, Request};
 use crate::watchers::Sighting;
@@ -119,6 +121,7 @@ impl Admin {
             "PUT" if target == "/material" => self.replace(&request.body),
             "GET" => match target {
                 "/status" => Answer::json(&self.status()),
+                "/networks" => Answer::json(&self.networks().await),
                 "/sessions" => Answer::made_json(context.sessions.json().await),
                 target => match self.monitor.answer(target).await {
                     Some(answer) => answer,
@@ -128,6 +131,20 @@ impl Admin {
             "DELETE" => self.delete(target),
             _ => missing("order in this version"),
         }
+    }
+
+    /// All networks, the default first.
+    async fn networks(&self) -> Vec<networks::Row<'_>> {
+        let context = &self.context;
+        let (totals, rooms) = (context.sessions.totals().await, context.sessions.rooms().await);
+        let networks = context.networks.iter();
+        networks
+            .map(|network| {
+                let number = &network.number;
+                let totals = totals.get(number).copied().unwrap_or_default();
+                network.row(totals, rooms.get(number).copied().unwrap_or_default())
+            })
+            .collect()
     }
 
     /// One session.

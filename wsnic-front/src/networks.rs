@@ -6,7 +6,9 @@
 use crate::auth::Identity;
 use crate::dhcp::Answers;
 use crate::dhcp_port::{Dhcp, DhcpState, LeaseFileError, OpenedDhcp};
+use crate::sessions::Totals;
 use ring::digest::{SHA256, digest};
+use serde::Serialize;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
@@ -136,6 +138,28 @@ impl Network {
         (self.options.dhcp.service == DhcpService::Builtin).then_some(state)
     }
 
+    /// As an operator sees it, whose sessions have moved so much and are in so many rooms.
+    pub fn row(&self, totals: Totals, rooms: usize) -> Row<'_> {
+        let options = &self.options;
+        let dhcp = self.dhcp_state();
+        Row {
+            name: options.name.as_str(),
+            subnet: options.plan.subnet().to_string(),
+            gateway: options.rooms.is_none().then(|| options.plan.gateway()),
+            mtu: options.mtu,
+            private: options.private,
+            locks: options.locks,
+            isolation: options.isolation,
+            max_rooms: options.rooms.map(|rooms| rooms.max),
+            rooms: options.rooms.map(|_| rooms),
+            dhcp: options.dhcp.service.word(),
+            leases: dhcp.as_ref().map(|dhcp| dhcp.leases),
+            addresses: dhcp.as_ref().map(|dhcp| dhcp.addresses),
+            max_clients: options.max_clients,
+            totals,
+        }
+    }
+
     /// Why its DHCP server does not work as it should; those of rooms are their guests' business.
     pub fn dhcp_problems(&self) -> Vec<String> {
         self.own.borrow().as_ref().map(|own| own.borrow_mut().problems()).unwrap_or_default()
@@ -176,6 +200,26 @@ impl Network {
         servers.insert(gateway, Rc::downgrade(&server));
         Some(server)
     }
+}
+
+/// A network as an operator sees it.
+#[derive(Debug, Serialize)]
+pub struct Row<'a> {
+    name: &'a str,
+    subnet: String,
+    gateway: Option<Ipv4Addr>,
+    mtu: u16,
+    private: bool,
+    locks: bool,
+    isolation: bool,
+    max_rooms: Option<u32>,
+    rooms: Option<usize>,
+    dhcp: &'static str,
+    leases: Option<usize>,
+    addresses: Option<u32>,
+    max_clients: u32,
+    #[serde(flatten)]
+    totals: Totals,
 }
 
 /// What the helper knows a room by.

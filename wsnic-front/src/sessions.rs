@@ -9,7 +9,7 @@ use crate::networks::Network;
 use crate::session::Client;
 use serde::{Serialize, Serializer};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::AddAssign;
@@ -149,11 +149,13 @@ fn as_text_if_any<S: Serializer>(
 }
 
 /// What the sessions of a network have moved since the start; never less than before.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Totals {
     /// Sessions that are open.
+    #[serde(rename = "sessions")]
     pub open: u64,
     /// Sessions that were begun.
+    #[serde(rename = "sessions_in_all")]
     pub begun: u64,
     /// Frames from guests.
     pub frames_in: u64,
@@ -300,6 +302,25 @@ impl Sessions {
             yield_now().await;
         }
         totals
+    }
+
+    /// Rooms that somebody is in, by the network's number.
+    ///
+    /// # Cancel safety
+    /// Nothing is changed.
+    pub async fn rooms(&self) -> BTreeMap<u16, usize> {
+        let place = |session: &Rc<Session>| {
+            session.place.room.map(|room| (session.place.network.number, room))
+        };
+        let all: Vec<_> = self.open.borrow().values().map(Rc::clone).collect();
+        let mut rooms = BTreeSet::new();
+        for some in all.chunks(AT_ONCE) {
+            rooms.extend(some.iter().filter_map(place));
+            yield_now().await;
+        }
+        let mut counts = BTreeMap::new();
+        rooms.into_iter().for_each(|(network, _)| *counts.entry(network).or_default() += 1);
+        counts
     }
 
     /// Asks those who have this address, where `own` is, whether they are still there.

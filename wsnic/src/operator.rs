@@ -1,8 +1,8 @@
-//! What an operator sees of a wsnic that runs, and does to it: `wsnic status`, `wsnic sessions`,
-//! `wsnic top`, `wsnic capture`, `wsnic kick`, `wsnic pardon`.
+//! What an operator sees of a wsnic that runs, and does to it: `wsnic status`, `wsnic networks`,
+//! `wsnic sessions`, `wsnic top`, `wsnic capture`, `wsnic kick`, `wsnic pardon`.
 
 use crate::admin::{OrderError, order_now};
-use crate::rows::{Row, age, sessions};
+use crate::rows::{Row, age, networks, sessions};
 use crate::{capture, top};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::Value;
@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use wsnic_os::log::{chain, say};
 
 /// The words of this file.
-pub const WORDS: [&str; 6] = ["status", "sessions", "top", "capture", "kick", "pardon"];
+pub const WORDS: [&str; 7] = ["status", "networks", "sessions", "top", "capture", "kick", "pardon"];
 
 /// Adds the arguments of a word.
 pub fn with_arguments(command: Command, word: &str) -> Command {
@@ -22,7 +22,7 @@ pub fn with_arguments(command: Command, word: &str) -> Command {
         .action(ArgAction::SetTrue)
         .help("Print what wsnic answers, which is JSON");
     match word {
-        "status" | "sessions" => command.arg(json),
+        "status" | "networks" | "sessions" => command.arg(json),
         "top" => command,
         "capture" => capture::with_arguments(command),
         "kick" => command
@@ -107,10 +107,10 @@ fn answer(word: &str, matches: &ArgMatches, socket: &Path) -> Result<String, Ord
         return Ok(text);
     }
     let wrong = |error: serde_json::Error| OrderError::Refused(error.to_string());
-    Ok(if word == "status" {
-        status(&serde_json::from_str(&text).map_err(wrong)?)
-    } else {
-        sessions(&serde_json::from_str::<Vec<Row>>(&text).map_err(wrong)?)
+    Ok(match word {
+        "status" => status(&serde_json::from_str(&text).map_err(wrong)?),
+        "networks" => networks(&serde_json::from_str::<Vec<_>>(&text).map_err(wrong)?),
+        _ => sessions(&serde_json::from_str::<Vec<Row>>(&text).map_err(wrong)?),
     })
 }
 

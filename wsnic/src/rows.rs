@@ -1,4 +1,4 @@
-//! Sessions as the front-end tells of them, and tables of them.
+//! Sessions and networks as the front-end tells of them, and tables of them.
 
 use serde::Deserialize;
 use std::fmt::Write as _;
@@ -91,6 +91,62 @@ pub fn sessions(rows: &[Row]) -> String {
     table(HEADING, rows.iter().map(row))
 }
 
+/// A network.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct Network {
+    name: String,
+    subnet: String,
+    private: bool,
+    locks: bool,
+    isolation: bool,
+    rooms: Option<u64>,
+    max_rooms: Option<u64>,
+    dhcp: String,
+    leases: Option<u64>,
+    addresses: Option<u64>,
+    sessions: u64,
+    max_clients: u64,
+    bytes_in: u64,
+    bytes_out: u64,
+    frames_in: u64,
+}
+
+const NETWORK_HEADING: [&str; 11] = [
+    "NETWORK", "SUBNET", "SESSIONS", "ROOMS", "DHCP", "PRIVATE", "LOCKS", "ISOLATED", "SENT",
+    "GOT", "FRAMES",
+];
+
+/// The table of `wsnic networks`.
+pub fn networks(rows: &[Network]) -> String {
+    let of = |number: Option<u64>, most: Option<u64>| match (number, most) {
+        (Some(number), Some(most)) => format!("{number}/{most}"),
+        _ => "-".to_owned(),
+    };
+    let yes = |flag: bool| if flag { "yes" } else { "no" }.to_owned();
+    let row = |row: &Network| {
+        let dhcp = match (row.leases, row.addresses) {
+            // Where nobody has been yet there is no pool.
+            (Some(leases), Some(addresses @ 1..)) => format!("{} {leases}/{addresses}", row.dhcp),
+            _ => row.dhcp.clone(),
+        };
+        [
+            row.name.clone(),
+            row.subnet.clone(),
+            of(Some(row.sessions), Some(row.max_clients)),
+            of(row.rooms, row.max_rooms),
+            dhcp,
+            yes(row.private),
+            yes(row.locks),
+            yes(row.isolation),
+            row.bytes_in.to_string(),
+            row.bytes_out.to_string(),
+            row.frames_in.to_string(),
+        ]
+    };
+    table(NETWORK_HEADING, rows.iter().map(row))
+}
+
 /// Lines with columns that are as wide as they need to be.
 pub fn table<const N: usize>(
     heading: [&str; N],
@@ -148,6 +204,24 @@ mod tests {
         assert_eq!(at(lines[0], "RTT"), at(lines[2], "1.2ms (12s)"));
         assert!(lines[1].contains(" -  ") && lines[1].contains("30s"), "{text}");
         assert!(lines[2].contains(" 192.168.86.2,192.168.86.9  "), "{text}");
+    }
+
+    #[test]
+    fn networks_stand_in_columns() {
+        let rows: Vec<Network> = serde_json::from_value(serde_json::json!([
+            {"name": "default", "subnet": "192.168.86.0/24", "sessions": 2, "max_clients": 1000,
+             "dhcp": "builtin", "leases": 2, "addresses": 253, "locks": true, "rooms": null},
+            {"name": "rooms", "subnet": "10.3.0.0/16", "rooms": 1, "max_rooms": 200, "max_clients": 9,
+             "dhcp": "builtin", "leases": 0, "addresses": 0, "isolation": true, "unknown": "later"},
+        ]))
+        .expect("rows");
+        let text = networks(&rows);
+        let lines: Vec<&str> = text.lines().collect();
+        let at = |line: &str, text: &str| line.find(text).expect("a column");
+        assert_eq!(at(lines[0], "SESSIONS"), at(lines[1], "2/1000"));
+        assert_eq!(at(lines[0], "DHCP"), at(lines[1], "builtin 2/253"));
+        assert_eq!(at(lines[0], "ROOMS"), at(lines[2], "1/200"));
+        assert!(lines[2].contains(" builtin  "), "{text}");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use wsnic_proto::cli::{self, Verbosity};
 use wsnic_proto::options::OptionId;
 
 /// Every word, and what it does.
-const WORDS: [(&str, &str); 13] = [
+const WORDS: [(&str, &str); 14] = [
     ("run", "start wsnic in the foreground (also without a word)"),
     ("status", "sessions, refusals and bans of a wsnic that runs"),
+    ("networks", "networks: subnet, sessions, rooms, leases, what holds guests apart, bytes"),
     ("sessions", "who is in: client, identity, network, port, addresses, age, round trip, bytes"),
     ("top", "the same, live: who moves how much"),
     ("capture", "what goes between a guest and the network, as a file for Wireshark"),

@@ -268,6 +268,12 @@ pub enum DhcpService {
 }
 
 impl DhcpService {
+    /// Its word in wsnic.conf.
+    pub fn word(self) -> &'static str {
+        let mut words = DhcpService::WORDS.into_iter();
+        words.find(|(_, service)| *service == self).map_or("", |(word, _)| word)
+    }
+
     /// The words in wsnic.conf, the canonical one of each first.
     pub(crate) const WORDS: [(&'static str, DhcpService); 4] = [
         ("builtin", DhcpService::Builtin),
