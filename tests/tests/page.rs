@@ -106,6 +106,35 @@ fn without_the_internet_the_page_says_how_guests_get_it() {
 }
 
 #[test]
+fn the_page_joins_the_network_or_room_that_its_address_names() {
+    let lab = Lab::new();
+    let conf = "strict_paths = yes\n\
+                [network lab]\nsubnet = 10.1.0.0/24\ninet_iface = wan0\n\
+                [network rooms]\nsubnet = 10.2.0.0/16\nrooms = on\ninet_iface = wan0\n\
+                [network own]\nsubnet = 10.3.0.0/24\nprivate = yes\n";
+    let server = Server::start(&lab, conf);
+    let mut browser = tested(&lab, &format!("{HTTP}lab"), &[]);
+    assert_eq!(states(&mut browser), json!(GREEN), "{}", text(&mut browser));
+    assert!(text(&mut browser).contains("10.1.0.1"), "{}", text(&mut browser));
+    let address = "ws://127.0.0.1:8086/lab";
+    assert_eq!(browser.value("document.querySelector('#url').value"), json!(address));
+    let mut opened = |path: &str| {
+        browser.open(&format!("{HTTP}{path}"));
+        wait_for_verdict(&mut browser);
+        (states(&mut browser), text(&mut browser))
+    };
+    let (room, page) = opened("rooms/secret");
+    assert_eq!(room, json!(GREEN), "{page}");
+    assert!(page.contains("10.2.0.1"), "{page}");
+    for path in ["nowhere", "rooms", "own"] {
+        let (states, page) = opened(path);
+        assert_eq!(states[0], "bad", "{path}: {page}");
+        assert!(page.contains("strict_paths") && page.contains("private"), "{path}: {page}");
+    }
+    finish(lab, server, browser, &[]);
+}
+
+#[test]
 fn a_name_server_that_is_silent_or_knows_nothing_is_named() {
     let lab = Lab::new();
     let conf = "inet_iface = wan0\ndhcp_nameserver = 93.184.216.34\n";
