@@ -15,7 +15,11 @@ use crate::services::{self, Service};
 use crate::snapshot::Snapshot;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
+
+/// How long it may take until nothing is left of a server that has ended.
+const CLEARING_LIMIT: Duration = Duration::from_secs(5);
 
 /// Who is where.
 pub mod address {
@@ -126,9 +130,15 @@ impl Lab {
         self.before.difference(&Snapshot::take(&self.srv, self.dir.path()))
     }
 
-    /// Ends the test: everything must be as it was before.
+    /// Ends the test: everything must be as it was before. What clears up after a process that has ended
+    /// has a moment for it.
     pub fn finish(self) {
-        let difference = self.difference();
+        let end = Instant::now() + CLEARING_LIMIT;
+        let mut difference = self.difference();
+        while !difference.is_empty() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(50));
+            difference = self.difference();
+        }
         assert!(difference.is_empty(), "left behind (+) or lost (-):\n{difference}");
     }
 }

@@ -85,6 +85,9 @@ fn leaf_bridges_outlive_a_killed_helper_and_are_made_again_when_somebody_deletes
         wait_until("all ports are back", || on(&lab, "wsleaf1") == ports);
         wait_until("all are back", || on(&lab, "wsbr0").len() == FIRST + 1);
         wait_until("the bridges know all guests", || lab.bound_macs() == bound);
+        wait_until("all ports forward", || {
+            lab.srv.run("bridge link show").lines().all(|port| port.contains(" state forwarding "))
+        });
         reach_each_other(&mut guests, &format!("without {part}."));
         guests.push(RawGuest::connect(&lab));
         reach_each_other(&mut guests, &format!("one more, {part}."));

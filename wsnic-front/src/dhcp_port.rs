@@ -144,9 +144,14 @@ impl DhcpPort {
         DhcpPort { dhcp: Rc::clone(dhcp), key: PortKey(server.ports), log: Rc::clone(log) }
     }
 
-    /// Whether the guest may use this address, which it does: false if it is another's.
-    pub fn used(&self, mac: MacAddr, address: Ipv4Addr) -> bool {
-        self.dhcp.borrow_mut().server.used(unix_seconds(), self.key, mac, address)
+    /// Whether the guest may use this address: false if it is another's.
+    pub fn may_use(&self, mac: MacAddr, address: Ipv4Addr) -> bool {
+        self.dhcp.borrow_mut().server.may_use(unix_seconds(), self.key, mac, address)
+    }
+
+    /// The guest uses this address, which it may: others are not given it, and its lease goes on.
+    pub fn used(&self, mac: MacAddr, address: Ipv4Addr) {
+        self.dhcp.borrow_mut().server.used(unix_seconds(), self.key, mac, address);
     }
 
     /// The frame that answers a guest's DHCP frame, if it deserves one, and the address that the guest

@@ -2,8 +2,9 @@
 //!
 //! Where a network has locks, the kernel drops every frame whose source has not been bound. So the first
 //! frame from an address waits until the helper has bound it, which takes about a millisecond; all
-//! others pass by one comparison. What a DHCP server on the bridge gives is bound when its answer comes by. What the helper refuses is dropped here already, and asked for again
-//! after a while at the earliest.
+//! others pass by one comparison. What a DHCP server on the bridge gives is bound when its answer comes
+//! by. What the helper refuses is dropped here already, and asked for again after a while at the
+//! earliest; and nobody asks for more than a few addresses in a second, whatever his frames say.
 
 use crate::dhcp_port::DhcpPort;
 use crate::helper::{Helper, OpenError};
@@ -24,6 +25,9 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(100);
 const MAX_ADDRESSES: usize = 4;
 /// Refused addresses that are remembered.
 const MAX_REFUSED: usize = 16;
+/// Addresses that are asked for at once, and in a second in the long run: more than the helper binds.
+const MAX_ASKED: f64 = 64.0;
+const ASKED_PER_SECOND: f64 = 8.0;
 
 /// Where a frame comes from; an unspecified address: nothing in it names one.
 pub type Pair = (MacAddr, Ipv4Addr);
@@ -51,6 +55,29 @@ pub struct Guest {
     /// What was bound, the oldest first.
     bound: RefCell<Vec<Pair>>,
     refused: RefCell<Vec<(Pair, Instant)>>,
+    asks: Asks,
+}
+
+/// How many addresses may be asked for.
+struct Asks {
+    left: Cell<f64>,
+    /// When that was so.
+    since: Cell<Instant>,
+}
+
+impl Asks {
+    fn new(now: Instant) -> Asks {
+        Asks { left: Cell::new(MAX_ASKED), since: Cell::new(now) }
+    }
+
+    /// Whether one more may be asked for; counts it.
+    fn take(&self, now: Instant) -> bool {
+        let time = now.saturating_duration_since(self.since.replace(now));
+        let left = (self.left.get() + time.as_secs_f64() * ASKED_PER_SECOND).min(MAX_ASKED);
+        let may = left >= 1.0;
+        self.left.set(if may { left - 1.0 } else { left });
+        may
+    }
 }
 
 impl Guest {
@@ -62,17 +89,18 @@ impl Guest {
         gateway: Ipv4Addr,
     ) -> Guest {
         let (last, bound, refused) = Default::default();
-        Guest { helper, port, generation, max_macs, gateway, last, bound, refused }
+        let asks = Asks::new(Instant::now());
+        Guest { helper, port, generation, max_macs, gateway, last, bound, refused, asks }
     }
 
-    /// The address that this frame to DHCP clients, which comes from the bridge, gives to this guest, if
-    /// it is not bound yet. Only the gateway's word counts: other guests cannot send such frames, and
+    /// The address that this frame to DHCP clients, which comes from the bridge, gives to this guest;
+    /// also one that it has had before, which the helper may have given to another since. Only the gateway's word counts: other guests cannot send such frames, and
     /// nobody beyond can send with the gateway's address.
     #[cold]
     pub fn given(&self, frame: Frame<'_>) -> Option<Pair> {
         let (server, pair) = leased(frame)?;
         let bound = self.bound.borrow();
-        let is_ours = bound.iter().any(|(mac, _)| *mac == pair.0) && !bound.contains(&pair);
+        let is_ours = bound.iter().any(|(mac, _)| *mac == pair.0);
         (server == self.gateway && is_ours).then_some(pair)
     }
 
@@ -95,7 +123,8 @@ impl Guest {
         }
         match self.refused_for(pair) {
             Some(time) if time < PAUSE => Passage::Refused,
-            _ => Passage::Unbound(pair),
+            _ if self.asks.take(Instant::now()) => Passage::Unbound(pair),
+            _ => Passage::Refused,
         }
     }
 
@@ -119,6 +148,11 @@ impl Guest {
         let bound = self.ask((mac, address), given, dhcp, challenge).await;
         match &bound {
             Ok(()) => {
+                if let Some(dhcp) = dhcp
+                    && !address.is_unspecified()
+                {
+                    dhcp.used(mac, address);
+                }
                 self.remember((mac, address));
                 self.last.set(Some((mac, address)));
             }
@@ -140,7 +174,8 @@ impl Guest {
         dhcp: Option<&DhcpPort>,
         challenge: impl Fn(MacAddr),
     ) -> Result<(), OpenError> {
-        let is_anothers = |dhcp: &DhcpPort| !address.is_unspecified() && !dhcp.used(mac, address);
+        let is_anothers =
+            |dhcp: &DhcpPort| !address.is_unspecified() && !dhcp.may_use(mac, address);
         if dhcp.is_some_and(is_anothers) {
             return Err(ErrorCode::Taken.into());
         }
@@ -163,6 +198,7 @@ impl Guest {
     /// comes again is asked for again, which costs little.
     fn remember(&self, (mac, address): Pair) {
         let mut all = self.bound.borrow_mut();
+        all.retain(|known| *known != (mac, address));
         let mut macs: Vec<MacAddr> = all.iter().map(|pair| pair.0).collect();
         macs.dedup();
         let of_mac = macs.iter().filter(|known| **known == mac).count();
@@ -237,6 +273,16 @@ mod tests {
         assert_eq!(of(5), Some(given));
         assert_eq!(of(2), None, "an offer");
         assert_eq!(of(6), None, "a refusal");
+    }
+
+    #[test]
+    fn a_few_addresses_are_asked_for_in_a_second_whatever_comes() {
+        let now = Instant::now();
+        let asks = Asks::new(now);
+        let taken = |at| (0..1000).filter(|_| asks.take(at)).count();
+        assert_eq!(taken(now), 64);
+        assert_eq!(taken(now + Duration::from_secs(1)), 8);
+        assert_eq!(taken(now + Duration::from_secs(1000)), 64);
     }
 
     proptest! {

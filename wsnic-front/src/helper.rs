@@ -180,12 +180,17 @@ impl Helper {
         tracing::info!("the helper was restarted, going on");
         say_hello(&self.socket)?;
         let mut waiting = self.waiting.borrow_mut();
-        // A port whose client has given up is not asked for again; a close always is.
+        // What a client wanted that has given up is not asked for again; a close always is. In order: a
+        // port's close comes last.
         waiting.retain(|_, one| {
-            !(matches!(one.request, Request::Open { .. }) && one.answer.is_closed())
+            matches!(one.request, Request::Close { .. }) || !one.answer.is_closed()
         });
-        waiting.values().try_for_each(|one| self.send(&one.request))?;
+        let mut all: Vec<(RequestId, Request)> =
+            waiting.iter().map(|(req, one)| (*req, one.request)).collect();
         drop(waiting);
+        let oldest = self.next.get().wrapping_sub(RequestId::MAX / 2);
+        all.sort_unstable_by_key(|(req, _)| req.wrapping_sub(oldest));
+        all.iter().try_for_each(|(_, request)| self.send(request))?;
         // It has let nothing pass since it is there.
         for (id, held) in &*self.ports.borrow() {
             let helper = Rc::clone(self);
@@ -203,6 +208,9 @@ impl Helper {
         for (mac, address) in bound {
             if let Err(error) = self.bind(id, generation, (mac, address.into()), false).await {
                 tracing::debug!(port = id.0, %error, "a guest's address is not bound again");
+                if matches!(error, OpenError::Gone) {
+                    return;
+                }
             }
         }
     }
@@ -239,11 +247,19 @@ impl Helper {
         given: bool,
     ) -> Result<(), OpenError> {
         let address = address.octets();
-        let bind = self.ask(|req| Request::Bind { req, port, generation, mac, address, given });
+        let bind = self.ask_if(|req| {
+            let is_held = self.is_held(port, generation);
+            is_held.then_some(Request::Bind { req, port, generation, mac, address, given })
+        });
         timeout(OPEN_LIMIT, bind).await.map_err(|_| OpenError::Silent)??;
-        if let Some(held) = self.ports.borrow_mut().get_mut(&port)
-            && held.generation == generation
-        {
+        let mut ports = self.ports.borrow_mut();
+        if given && address != [0; 4] {
+            // Nobody else has it any more.
+            for held in ports.values_mut() {
+                held.bound.retain(|pair| pair.1 != address);
+            }
+        }
+        if let Some(held) = ports.get_mut(&port).filter(|held| held.generation == generation) {
             held.bound.retain(|pair| *pair != (mac, address));
             held.bound.push((mac, address));
             // The helper keeps no more either: the oldest go.
@@ -255,8 +271,7 @@ impl Helper {
 
     /// Gives a port back; returns when it is deleted, however long that takes.
     pub async fn close(&self, id: PortId, generation: Generation) {
-        let is_it = |held: &Held| held.generation == generation;
-        if self.ports.borrow().get(&id).is_some_and(is_it) {
+        if self.is_held(id, generation) {
             self.ports.borrow_mut().remove(&id);
         }
         let mut close =
@@ -289,11 +304,20 @@ impl Helper {
         self.socket.shut_down();
     }
 
+    fn is_held(&self, port: PortId, generation: Generation) -> bool {
+        self.ports.borrow().get(&port).is_some_and(|held| held.generation == generation)
+    }
+
     async fn ask(&self, request: impl FnOnce(RequestId) -> Request) -> Answer {
+        self.ask_if(|req| Some(request(req))).await
+    }
+
+    /// Asks, unless there is nothing to be asked any more when the helper has room for it.
+    async fn ask_if(&self, request: impl FnOnce(RequestId) -> Option<Request>) -> Answer {
         let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| OpenError::Gone)?;
         let req = self.next.replace(self.next.get().wrapping_add(1));
         let (sender, answer) = oneshot::channel();
-        let request = request(req);
+        let request = request(req).ok_or(OpenError::Gone)?;
         if let Err(error) = self.send(&request) {
             tracing::debug!(%error, "cannot send to the helper");
             return Err(OpenError::Silent);

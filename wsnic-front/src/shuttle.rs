@@ -285,9 +285,11 @@ impl Shuttle {
             let held = self.held.borrow_mut().take();
             match (held, &self.guest) {
                 (Some((frame, pair)), Some(guest)) => self.bind(guest, frame, pair).await?,
-                _ if STREAM && self.has_rest() => tokio::task::yield_now().await,
+                _ if STREAM && self.has_rest() => {}
                 _ => return Ok(()),
             }
+            // Not each needs the helper, and there may be many.
+            tokio::task::yield_now().await;
             READ.with_borrow_mut(|buffer| {
                 let end = refill(buffer, partial);
                 self.take_messages::<STREAM>(&mut buffer[..end], decoder, partial)
@@ -303,6 +305,7 @@ impl Shuttle {
         match guest.bind(pair, given, self.dhcp.as_ref(), challenge).await {
             Ok(()) => {
                 self.counters.note_address(pair.1);
+                self.counters.mac.set(Some(pair.0));
                 if !frame.is_empty() {
                     self.write_alone(&frame)?;
                 }
@@ -459,9 +462,11 @@ impl Shuttle {
                 return refused(error.into());
             }
         };
-        self.counters.mac.set(Some(frame.source()));
         if let Some(dhcp) = &self.dhcp {
             if frame.is_to_dhcp_server() {
+                if self.counters.mac.get().is_none() {
+                    self.counters.mac.set(Some(frame.source()));
+                }
                 self.counters.watchers.show(true, message);
                 let (answer, leased) = dhcp.answer(message);
                 if let Some(answer) = answer {
@@ -484,7 +489,7 @@ impl Shuttle {
         match self.guest.as_ref().map_or(Passage::Free, |guest| guest.passage(frame)) {
             Passage::Refused => return refused(Dropped::Address),
             Passage::Unbound(pair) => return Passage::Unbound(pair),
-            Passage::Free => {}
+            Passage::Free => self.counters.mac.set(Some(frame.source())),
         }
         if let Some(address) = frame.arp_sender() {
             self.counters.note_address(address);

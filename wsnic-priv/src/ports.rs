@@ -254,11 +254,14 @@ impl Helper {
         Ok(())
     }
 
-    /// Lets these addresses of a port pass, and no others of it; false if the kernel does not.
+    /// Lets these addresses of a port pass, and no others of it; false if the kernel does not, which ends
+    /// its session: what is held to be bound would not pass.
     pub async fn bind(&self, port: PortId, change: &Change) -> bool {
         let bound = self.try_bind(port, change).await;
         if let Err(error) = &bound {
             tracing::error!(%error, port = port_name(port), "cannot bind a guest's addresses");
+            let index = self.taps.borrow().get(&port).map(|tap| tap.link.index);
+            index.map(|index| self.revoke(port, index));
         }
         bound.is_ok()
     }
@@ -329,12 +332,13 @@ impl Helper {
                     if !self.is_broken.replace(true) {
                         tracing::error!(%error, "guests have no network, trying again");
                     }
-                    return made;
                 }
             }
         }
-        self.is_broken.set(false);
-        self.reattach().await;
+        self.is_broken.set(!self.bridges.missing().is_empty());
+        if made {
+            self.reattach().await;
+        }
         made
     }
 
@@ -343,13 +347,8 @@ impl Helper {
         // What is made while the kernel lists them need not be in the list.
         let bridges = [self.bridges.indices(), self.leaves.indices()].concat();
         let taps: Vec<Link> = self.taps.borrow().values().map(|tap| tap.link.clone()).collect();
-        let links = match self.links.all().await {
-            Ok(links) => links,
-            Err(error) => {
-                tracing::error!(%error, "cannot look at the interfaces");
-                return false;
-            }
-        };
+        let failed = |error: &io::Error| tracing::error!(%error, "cannot look at the interfaces");
+        let Ok(links) = self.links.all().await.inspect_err(failed) else { return false };
         let listed = |index| links.iter().any(|link: &Link| link.index == index);
         let is_there = |index| !bridges.contains(&index) || listed(index);
         let lost = self.bridges.retain(is_there);
@@ -417,12 +416,17 @@ impl Helper {
 
     fn vanished(&self, link: &Link) {
         let Some(port) = port_of(&link.name) else { return };
-        let Some((id, generation)) = self.state.borrow_mut().ports.vanished(port, link.index)
-        else {
-            return;
-        };
-        tracing::warn!(port = link.name, "somebody deleted a TAP, its session ends");
+        if self.revoke(port, link.index) {
+            tracing::warn!(port = link.name, "somebody deleted a TAP, its session ends");
+        }
+    }
+
+    /// Has the front-end end the session of an open port; false if it is not open.
+    fn revoke(&self, port: PortId, index: u32) -> bool {
+        let revoked = self.state.borrow_mut().ports.vanished(port, index);
+        let Some((id, generation)) = revoked else { return false };
         self.tell(id, &Reply::Revoked { port, generation, reason: RevokeReason::Deleted });
+        true
     }
 
     /// Hangs up on a front-end that changes a TAP of its own, which the real one cannot.

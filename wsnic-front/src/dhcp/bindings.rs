@@ -44,9 +44,10 @@ pub(super) enum State {
 #[derive(Clone, Copy)]
 pub(super) enum Holder {
     Port(PortKey),
-    /// Its port has closed.
+    /// Its port has closed; the client knows of this expiry.
     Closed {
         since: u64,
+        expiry: u64,
     },
 }
 
@@ -97,7 +98,7 @@ impl Bindings {
                 self.deadlines.insert((until, index));
                 self.by_port.entry(port).or_default().push(index);
             }
-            State::Leased { holder: Holder::Closed { since }, until } => {
+            State::Leased { holder: Holder::Closed { since, .. }, until } => {
                 self.deadlines.insert((until, index));
                 self.orphans.insert((since, index));
             }
@@ -119,7 +120,7 @@ impl Bindings {
                 self.deadlines.remove(&(until, index));
                 self.unlink(port, index);
             }
-            State::Leased { holder: Holder::Closed { since }, until } => {
+            State::Leased { holder: Holder::Closed { since, .. }, until } => {
                 self.deadlines.remove(&(until, index));
                 self.orphans.remove(&(since, index));
             }

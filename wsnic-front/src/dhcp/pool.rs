@@ -102,7 +102,7 @@ impl Pool {
             if let Some(other) = pool.bindings.index_of(mac) {
                 pool.forget(other);
             }
-            let holder = Holder::Closed { since: 0 };
+            let holder = Holder::Closed { since: 0, expiry };
             let state = State::Leased { holder, until: expiry };
             pool.put(index, Binding { mac, host_name, state });
         }
@@ -114,7 +114,7 @@ impl Pool {
     pub(super) fn tick(&mut self, now: u64) {
         for index in std::mem::take(&mut self.loaded) {
             let Some(mut binding) = self.bindings.take(index) else { continue };
-            if let State::Leased { holder: Holder::Closed { since }, .. } = &mut binding.state {
+            if let State::Leased { holder: Holder::Closed { since, .. }, .. } = &mut binding.state {
                 *since = now;
             }
             self.put(index, binding);
@@ -199,26 +199,38 @@ impl Pool {
         Ok(lease)
     }
 
-    /// `mac` uses `address` without having been given it: from now on nobody else is given it until
-    /// the port closes, if nobody has it whose port is open. False: somebody does.
-    pub(super) fn used(&mut self, port: PortKey, mac: MacAddr, address: Ipv4Addr) -> bool {
+    /// Whether `mac` may use `address` without asking: if nobody else has it whose port is open.
+    pub(super) fn may_use(&self, port: PortKey, mac: MacAddr, address: Ipv4Addr) -> bool {
         let Some(index) = self.index(address) else { return true };
         match self.bindings.get(index) {
-            Some(binding) if binding.mac == mac => return true,
-            Some(Binding { state, .. }) => match state {
-                State::Offered { port: owner, .. }
-                | State::Leased { holder: Holder::Port(owner), .. }
-                    if *owner != port =>
-                {
-                    return false;
-                }
-                _ => self.forget(index),
-            },
+            Some(binding) if binding.mac == mac => true,
+            Some(Binding {
+                state:
+                    State::Offered { port: owner, .. }
+                    | State::Leased { holder: Holder::Port(owner), .. },
+                ..
+            }) if *owner != port => false,
+            _ => self.statics.get(&index).is_none_or(|owner| *owner == port),
+        }
+    }
+
+    /// `mac` uses `address`, which it may: its lease goes on if it has one. Without, nobody else is given
+    /// the address until the port closes.
+    pub(super) fn used(&mut self, port: PortKey, mac: MacAddr, address: Ipv4Addr) {
+        if !self.may_use(port, mac, address) {
+            return;
+        }
+        let Some(index) = self.index(address) else { return };
+        match self.bindings.get(index).map(|binding| (binding.mac == mac, binding.state)) {
+            Some((true, State::Leased { holder, until })) => {
+                return self.take_over(index, port, holder, until);
+            }
+            Some((true, State::Offered { .. })) => return,
+            Some(_) => self.forget(index),
             None => {}
         }
-        match self.statics.get(&index) {
-            Some(owner) => return *owner == port,
-            None => drop(self.statics.insert(index, port)),
+        if self.statics.insert(index, port).is_some() {
+            return;
         }
         self.returned.remove(&index);
         let own = &mut self.counts.entry(port).or_default().statics;
@@ -228,7 +240,20 @@ impl Pool {
         {
             self.unused(oldest);
         }
-        true
+    }
+
+    /// The client of a lease is behind another port than before: its connection was lost, and it has
+    /// not noticed.
+    fn take_over(&mut self, index: u32, port: PortKey, holder: Holder, until: u64) {
+        let until = match holder {
+            Holder::Port(holder) if holder == port => return,
+            Holder::Port(_) => until,
+            Holder::Closed { expiry, .. } => expiry,
+        };
+        self.make_room(port);
+        let Some(mut binding) = self.bindings.take(index) else { return };
+        binding.state = State::Leased { holder: Holder::Port(port), until };
+        self.put(index, binding);
     }
 
     /// No guest uses the address without a lease any more.
@@ -325,7 +350,7 @@ impl Pool {
         for index in self.bindings.of_port(port).to_vec() {
             let Some(mut binding) = self.bindings.take(index) else { continue };
             if let State::Leased { until, .. } = binding.state {
-                let holder = Holder::Closed { since: now };
+                let holder = Holder::Closed { since: now, expiry: until };
                 let until = until.min(now.saturating_add(CLOSED_GRACE));
                 binding.state = State::Leased { holder, until };
             }

@@ -142,11 +142,17 @@ impl Server {
         }
     }
 
-    /// Notes that the guest on `port` uses `address`, which it may have been given or not; `now` in
+    /// Whether the guest on `port` may use `address`, which it may have been given or not; `now` in
     /// seconds since 1970. False: it is another's.
-    pub fn used(&mut self, now: u64, port: PortKey, mac: MacAddr, address: Ipv4Addr) -> bool {
+    pub fn may_use(&mut self, now: u64, port: PortKey, mac: MacAddr, address: Ipv4Addr) -> bool {
         self.pool.tick(now);
-        self.pool.used(port, mac, address)
+        self.pool.may_use(port, mac, address)
+    }
+
+    /// Notes that it uses it, if it may.
+    pub fn used(&mut self, now: u64, port: PortKey, mac: MacAddr, address: Ipv4Addr) {
+        self.pool.tick(now);
+        self.pool.used(port, mac, address);
     }
 
     /// Notes that the session of `port` is over; `now` in seconds since 1970.

@@ -248,28 +248,63 @@ fn a_large_network_answers_a_burst_without_walking_its_pool() {
     assert!(given.contains(&Ipv4Addr::new(10, 0, 78, 33)));
 }
 
+/// Whether a guest may use an address, which it then does.
+fn uses(server: &mut Server, port: u64, number: u32, last: u8) -> bool {
+    let may = server.may_use(NOW, PortKey(port), mac(number), address(last));
+    server.used(NOW, PortKey(port), mac(number), address(last));
+    may
+}
+
+#[test]
+fn a_guest_whose_connection_was_lost_and_who_does_not_notice_keeps_its_lease() {
+    let mut server = server("192.168.86.0/30");
+    assert_eq!(lease(&mut server, 0, 1, 1), address(2));
+    server.port_closed(NOW + 10, PortKey(1));
+    // It goes on by another port, and asks nobody.
+    server.used(NOW + 20, PortKey(2), mac(1), address(2));
+    server.pool().check();
+    assert!(ask(&mut server, 3000, 3, &Ask::discover(3)).is_none(), "the only address is in use");
+    assert!(!server.may_use(NOW + 3000, PortKey(3), mac(3), address(2)));
+    // Also one who was away for so long that its lease has ended.
+    server.port_closed(NOW + 3010, PortKey(2));
+    server.pool().check();
+    server.used(NOW + 9000, PortKey(4), mac(1), address(2));
+    server.pool().check();
+    assert!(ask(&mut server, 9010, 3, &Ask::discover(3)).is_none(), "it is in use again");
+}
+
+#[test]
+fn asking_whether_an_address_may_be_used_changes_nothing() {
+    let mut server = server("192.168.86.0/30");
+    assert_eq!(lease(&mut server, 0, 1, 1), address(2));
+    server.port_closed(NOW, PortKey(1));
+    assert!(server.may_use(NOW, PortKey(2), mac(2), address(2)));
+    assert_eq!(lease(&mut server, 1, 3, 1), address(2), "its lease is remembered");
+    server.pool().check();
+}
+
 #[test]
 fn an_address_that_a_guest_uses_without_a_lease_is_given_to_nobody_else() {
     let mut server = server("192.168.86.0/29");
-    assert!(server.used(NOW, PortKey(1), mac(1), address(2)));
-    assert!(server.used(NOW, PortKey(1), mac(1), address(3)));
-    assert!(!server.used(NOW, PortKey(2), mac(2), address(2)), "it is another's");
+    assert!(uses(&mut server, 1, 1, 2));
+    assert!(uses(&mut server, 1, 1, 3));
+    assert!(!uses(&mut server, 2, 2, 2), "it is another's");
     assert_eq!(lease(&mut server, 0, 2, 2), address(4), "the first that is free");
     assert_eq!(lease(&mut server, 0, 1, 1), address(5));
     server.port_closed(NOW, PortKey(1));
-    assert!(server.used(NOW, PortKey(2), mac(3), address(2)), "its user has left");
+    assert!(uses(&mut server, 2, 3, 2), "its user has left");
     server.pool().check();
 }
 
 #[test]
 fn a_guest_may_lease_the_address_that_it_uses_and_none_may_use_anothers_lease() {
     let mut server = server("192.168.86.0/29");
-    assert!(server.used(NOW, PortKey(1), mac(1), address(4)));
+    assert!(uses(&mut server, 1, 1, 4));
     let kept = ask(&mut server, 0, 1, &Ask::init_reboot(1, address(4))).unwrap();
     assert_eq!(kept.kind(), MessageType::Ack);
     assert_eq!(lease(&mut server, 0, 2, 2), address(2));
-    assert!(!server.used(NOW, PortKey(1), mac(1), address(2)));
-    assert!(server.used(NOW, PortKey(2), mac(2), address(2)), "it has it");
-    assert!(server.used(NOW, PortKey(1), mac(7), address(1)), "not the pool's business");
+    assert!(!uses(&mut server, 1, 1, 2));
+    assert!(uses(&mut server, 2, 2, 2), "it has it");
+    assert!(uses(&mut server, 1, 7, 1), "not the pool's business");
     server.pool().check();
 }
