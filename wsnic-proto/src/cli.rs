@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 /// Columns of the long help.
 const HELP_WIDTH: usize = 70;
-/// The one network back end that earlier versions could name by `-n`.
-const FORMER_BACK_END: &str = "brtap";
+/// The network back ends that earlier versions could name by `-n`; the last had the first one only.
+const FORMER_BACK_ENDS: [&str; 4] = ["brtap", "tapdev", "brveth", "pktsock"];
 
 /// How much to log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -76,7 +76,7 @@ pub fn normalise(
                 "" => rest.next(),
                 attached => Some(attached.strip_prefix('=').unwrap_or(attached).to_owned()),
             };
-            if value.as_deref() != Some(FORMER_BACK_END) {
+            if value.as_deref().is_none_or(|value| !FORMER_BACK_ENDS.contains(&value)) {
                 normal.push(format!("{flags}n").into());
                 normal.extend(value.map(OsString::from));
             } else if flags != "-" {
@@ -107,7 +107,7 @@ fn domain_or_back_end(argument: &str) -> Option<(&str, &str)> {
 
 /// The command with all options of the table. The last of several values counts, lists grow.
 pub fn add_options(command: Command) -> Command {
-    let switches = OPTIONS.iter().filter_map(|spec| spec.switch);
+    let switches = OPTIONS.iter().flat_map(|spec| spec.switches.iter().copied());
     command
         .args_override_self(true)
         .args(OPTIONS.iter().map(argument))
@@ -168,11 +168,11 @@ impl CommandLine {
             if let Some(value) = text(matches, spec.name) {
                 layer.set(spec, None, given(spec.name, &value))?;
             }
-            let switch = spec.switch.filter(|_| layer.get(spec.id).is_none());
-            if let Some((switch, value)) =
-                switch.and_then(|switch| text(matches, switch.name).map(|value| (switch, value)))
-            {
-                layer.set(spec, Some(switch), given(switch.name, &value))?;
+            for switch in spec.switches {
+                let value = text(matches, switch.name).filter(|_| layer.get(spec.id).is_none());
+                if let Some(value) = value {
+                    layer.set(spec, Some(*switch), given(switch.name, &value))?;
+                }
             }
         }
         let verbose = matches.try_get_one::<u8>(OptionId::Verbose.spec().name);

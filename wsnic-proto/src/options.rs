@@ -92,8 +92,8 @@ pub struct OptionSpec {
     pub name: &'static str,
     /// Names of earlier versions, accepted in wsnic.conf and, with dashes, on the command line.
     pub aliases: &'static [&'static str],
-    /// An earlier yes/no option for one value of this one.
-    pub switch: Option<Switch>,
+    /// Earlier yes/no options for one value of this one.
+    pub switches: &'static [Switch],
     /// The short option.
     pub short: Option<char>,
     /// The variable that sets the option inside a container.
@@ -112,12 +112,15 @@ pub struct OptionSpec {
     pub place: Place,
 }
 
-/// A yes/no option that stands for one value of another: yes sets `value`, no says nothing.
+/// A yes/no option that stands for one value of another: `answer` sets `value`, the other one says
+/// nothing.
 #[derive(Debug, Clone, Copy)]
 pub struct Switch {
     /// The option's name in wsnic.conf; with dashes the long option.
     pub name: &'static str,
-    /// What yes means.
+    /// Which answer means it.
+    pub answer: bool,
+    /// What that means.
     pub value: &'static str,
 }
 
@@ -343,9 +346,9 @@ pub fn find(name: &str) -> Option<(&'static OptionSpec, Option<Switch>)> {
         if names.any(|known| known.eq_ignore_ascii_case(name)) {
             return Some((spec, None));
         }
-        spec.switch
-            .filter(|switch| switch.name.eq_ignore_ascii_case(name))
-            .map(|switch| (spec, Some(switch)))
+        let mut switches = spec.switches.iter();
+        let switch = switches.find(|switch| switch.name.eq_ignore_ascii_case(name))?;
+        Some((spec, Some(*switch)))
     })
 }
 
@@ -407,8 +410,8 @@ mod tests {
         let mut names = HashSet::new();
         let mut shorts = HashSet::from(['h', 'V']);
         for spec in OPTIONS {
-            let switch = spec.switch.iter().map(|switch| switch.name);
-            for name in spec.aliases.iter().copied().chain([spec.name]).chain(switch) {
+            let switches = spec.switches.iter().map(|switch| switch.name);
+            for name in spec.aliases.iter().copied().chain([spec.name]).chain(switches) {
                 assert!(names.insert(name), "{name}");
                 assert_eq!(name, name.to_ascii_lowercase());
             }
@@ -447,6 +450,7 @@ mod tests {
             ("eth_iface", OptionId::InetIface),
             ("bridge_subnet", OptionId::Subnet),
             ("disable_dhcp", OptionId::DhcpService),
+            ("DHCP_Enabled", OptionId::DhcpService),
         ] {
             assert_eq!(find(name).map(|(spec, _)| spec.id), Some(id), "{name}");
         }

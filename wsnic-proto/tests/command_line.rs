@@ -93,6 +93,7 @@ fn the_back_end_disappears_in_every_spelling_and_a_domain_stays() {
     assert_eq!(normal("wsnic -n brtap -v"), "wsnic -v");
     assert_eq!(normal("wsnic run -nbrtap"), "wsnic run");
     assert_eq!(normal("wsnic -vqn brtap -i"), "wsnic -vq -i");
+    assert_eq!(normal("wsnic -n tapdev -c a"), "wsnic -c a");
     assert_eq!(normal("wsnic -vn=brtap"), "wsnic -v");
     assert_eq!(normal("wsnic -vn guests -i"), "wsnic -vn guests -i");
     assert_eq!(

@@ -76,8 +76,8 @@ fn the_template_gives_the_defaults_as_it_stands_and_with_every_option_uncommente
 fn every_option_and_every_alias_may_be_empty() {
     let defaults = outcome("", &Facts::default()).unwrap();
     for spec in OPTIONS.iter().filter(|spec| spec.place != Place::CommandLine) {
-        let switch = spec.switch.map(|switch| switch.name);
-        for name in spec.aliases.iter().copied().chain([spec.name]).chain(switch) {
+        let switches = spec.switches.iter().map(|switch| switch.name);
+        for name in spec.aliases.iter().copied().chain([spec.name]).chain(switches) {
             let file = format!("{}=\n", name.to_uppercase());
             assert_eq!(outcome(&file, &Facts::default()).unwrap(), defaults, "{name}");
         }
@@ -98,6 +98,8 @@ fn every_alias_sets_what_its_option_sets() {
         ("dhcp_nameserver=9.9.9.9", "dhcp_domain_name_server=9.9.9.9"),
         ("dhcp_service=disabled", "disable_dhcp=t"),
         ("dhcp_service=builtin", "disable_dhcp=0"),
+        ("dhcp_service=disabled", "dhcp_enabled=0"),
+        ("dhcp_service=builtin", "dhcp_enabled=1"),
         ("dhcp_service=builtin", "dhcp_service=internal"),
         ("dhcp_service=dnsmasq", "dhcp_service=DnsMasq"),
         ("mtu=9000", "dhcp_mtu=9000"),

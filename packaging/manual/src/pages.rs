@@ -225,7 +225,7 @@ fn describe(page: &mut Page, spec: &OptionSpec) {
     if !spec.default.is_empty() && !spec.help.contains("Default: ") {
         facts.push(format!("Default: `{}`.", spec.default));
     }
-    let former = spec.aliases.iter().copied().chain(spec.switch.map(|switch| switch.name));
+    let former = spec.aliases.iter().copied().chain(spec.switches.iter().map(|switch| switch.name));
     let former: Vec<String> = former.map(|name| format!("`{name}`")).collect();
     if !former.is_empty() {
         facts.push(format!("Also: {}.", former.join(", ")));

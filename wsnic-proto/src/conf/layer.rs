@@ -76,7 +76,8 @@ impl Layer {
             return Err(given.error("has a control character", remedy));
         }
         if let Some(switch) = switch.filter(|_| !given.value.is_empty()) {
-            given.value = if given.flag()? { switch.value.to_owned() } else { String::new() };
+            let means_it = given.flag()? == switch.answer;
+            given.value = if means_it { switch.value.to_owned() } else { String::new() };
         }
         self.0.insert(spec.id, given);
         Ok(())

@@ -8,7 +8,7 @@ const ROW: OptionSpec = OptionSpec {
     id: OptionId::UseSyslog,
     name: "",
     aliases: &[],
-    switch: None,
+    switches: &[],
     short: None,
     env: None,
     metavar: "",
@@ -504,7 +504,10 @@ pub static OPTIONS: &[OptionSpec] = &[
     OptionSpec {
         id: OptionId::DhcpService,
         name: "dhcp_service",
-        switch: Some(Switch { name: "disable_dhcp", value: "disabled" }),
+        switches: &[
+            Switch { name: "disable_dhcp", answer: true, value: "disabled" },
+            Switch { name: "dhcp_enabled", answer: false, value: "disabled" },
+        ],
         env: Some("WSNIC_ENABLE_DHCP"),
         metavar: "SERVICE",
         kind: Kind::Choice(&["builtin", "dnsmasq", "disabled"]),

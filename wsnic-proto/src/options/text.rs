@@ -34,9 +34,9 @@ pub fn markdown_table() -> String {
         let short = spec.short.map_or_else(String::new, |short| format!(", `-{short}`"));
         let default =
             if spec.default.is_empty() { String::new() } else { format!("`{}`", spec.default) };
-        let switch = spec.switch.map(|switch| switch.name);
+        let switches = spec.switches.iter().map(|switch| switch.name);
         let former: Vec<String> =
-            spec.aliases.iter().copied().chain(switch).map(|name| format!("`{name}`")).collect();
+            spec.aliases.iter().copied().chain(switches).map(|name| format!("`{name}`")).collect();
         let mut notes = manual(spec);
         if !former.is_empty() {
             notes += &format!(" Also: {}.", former.join(", "));
