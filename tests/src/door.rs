@@ -137,7 +137,9 @@ impl Door {
     /// Reads a fragment; None when the server has closed the connection.
     pub fn try_receive(&mut self) -> Option<Fragment> {
         let mut first = [0; 1];
-        if self.stream.read(&mut first).expect("a fragment in time") == 0 {
+        // A signal that arrives meanwhile means nothing.
+        if let Err(error) = self.stream.read_exact(&mut first) {
+            assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "a fragment in time: {error}");
             return None;
         }
         let second = self.read(1)[0];

@@ -252,13 +252,7 @@ impl Server {
 
     /// Every process that descends from the supervisor, and itself.
     pub fn family(&self) -> Vec<u32> {
-        let mut found = vec![self.pid()];
-        let mut at = 0;
-        while let Some(pid) = found.get(at) {
-            found.extend(children(*pid));
-            at += 1;
-        }
-        found
+        descendants(self.pid())
     }
 
     /// How many files each of its programs has open, by name.
@@ -303,6 +297,17 @@ pub fn run_wsnic(netns: &Netns, arguments: &[&str]) -> (ExitStatus, String) {
     let output = netns.output(Command::new(programs::wsnic()).args(arguments));
     let text = [output.stdout, output.stderr].concat();
     (output.status, String::from_utf8_lossy(&text).into_owned())
+}
+
+/// A process and every one that descends from it.
+pub(crate) fn descendants(pid: u32) -> Vec<u32> {
+    let mut found = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = found.get(at) {
+        found.extend(children(*pid));
+        at += 1;
+    }
+    found
 }
 
 pub(crate) fn children(pid: u32) -> Vec<u32> {
