@@ -32,6 +32,7 @@ NEEDED="
 	htpasswd:apache2-utils
 	dnsmasq:dnsmasq-base
 	haproxy:haproxy
+	caddy:caddy
 	promtool:prometheus
 	tshark:tshark
 	chromium:chromium

@@ -2,7 +2,7 @@
 //! true client, and believes nobody else.
 
 use std::net::SocketAddr;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::process::{Child, Command, Stdio};
 use wsnic_tests::{
     Door, HANDSHAKE, Identity, Lab, RawGuest, Server, Trust, address, source_dir, wait_until,
@@ -11,6 +11,8 @@ use wsnic_tests::{
 /// Where the documents let wsnic listen; each lab has a /run of its own.
 const SOCKET: &str = "/run/wsnic.sock";
 const LIE: (&str, &str) = ("x-forwarded-for", "9.9.9.9");
+/// Some have nothing for who asks for another.
+const NAME: (&str, &str) = ("host", "guests.example.org");
 
 #[test]
 fn nginx_as_documented_serves_guests_and_says_who_they_are() {
@@ -60,6 +62,37 @@ fn haproxy_as_documented_serves_guests_and_says_who_they_are() {
     });
 }
 
+#[test]
+fn caddy_as_documented_serves_guests_and_says_who_they_are() {
+    let before = |lab: &Lab| {
+        let folder = lab.file("proxy.d");
+        std::fs::create_dir(&folder).expect("a folder");
+        chown(&folder, Some(uid_of("caddy")), None).expect("root gives it away");
+        "{\n    admin off\n}\n".to_owned()
+    };
+    through_a_proxy("caddy", "caddy:caddy", "", before, "", |conf| {
+        let folder = conf.with_file_name("proxy.d");
+        let mut command = Command::new("setpriv");
+        // As the unit of its package has it.
+        command.args([
+            "--reuid=caddy",
+            "--regid=caddy",
+            "--clear-groups",
+            "--bounding-set=-all,+net_bind_service",
+        ]);
+        command
+            .args(["--inh-caps=-all,+net_bind_service", "--ambient-caps=-all,+net_bind_service"]);
+        command.args(["caddy", "run", "--adapter", "caddyfile", "--config"]).arg(conf);
+        command.env("HOME", &folder).env("XDG_DATA_HOME", &folder).env("XDG_CONFIG_HOME", &folder);
+        command
+    });
+}
+
+fn uid_of(user: &str) -> u32 {
+    let user = nix::unistd::User::from_name(user).expect("users can be read");
+    user.expect("its package is installed").uid.as_raw()
+}
+
 /// Runs a proxy with its snippet of the document and a guest through it.
 fn through_a_proxy(
     name: &str,
@@ -91,7 +124,7 @@ fn through_a_proxy(
     let trust = Trust::new(&identity.certificate, "guests.example.org");
     let mut guest = None;
     wait_until("the proxy lets a guest through", || {
-        guest = RawGuest::connect_tls(&lab.inet, wan, "/any/path?x=y", &[LIE], &trust).ok();
+        guest = RawGuest::connect_tls(&lab.inet, wan, "/any/path?x=y", &[LIE, NAME], &trust).ok();
         guest.is_some()
     });
     let mut guest = guest.expect("a guest");
@@ -109,6 +142,7 @@ fn through_a_proxy(
     for file in ["proxy.log", "proxy.pid"] {
         let _ = std::fs::remove_file(lab.file(file));
     }
+    let _ = std::fs::remove_dir_all(lab.file("proxy.d"));
     lab.finish();
 }
 
