@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 use wsnic_tests::services::WEB_NAME;
 use wsnic_tests::{
-    Container, Engine, Identity, NativeGuest, RawGuest, Trust, address, commands_of, printed,
-    wait_until,
+    Container, Engine, Identity, NativeGuest, RawGuest, Trust, address, commands_of, is_run,
+    printed, wait_until,
 };
 
 /// From the manual of the version with `--docker-mode`.
@@ -154,9 +154,10 @@ fn every_command_of_the_manual_does_what_it_says() {
     let engine = Engine::start(true);
     let mut servers = 0;
     for command in commands_of("docs/container.md") {
-        if command.starts_with("docker buildx build") {
-            // The whole Dockerfile is built by "make image-check".
-        } else if command.starts_with("docker compose ") {
+        if !is_run("docs/container.md", &command) {
+            continue;
+        }
+        if command.starts_with("docker compose ") {
             engine.must(&command);
             if command.contains(" down") {
                 // podman-compose makes a network that the file does not ask for, and leaves it.
