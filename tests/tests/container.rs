@@ -29,6 +29,14 @@ const NEWER: &str = "docker run --rm --interactive --tty \\
     -p 8086:8086 \\
     chschnell86/wsnic -i";
 
+/// What the same has against troubles, in the place of `--cap-add=NET_ADMIN`.
+const NEWER_SYSCTLS: &str = "--cap-add=NET_ADMIN \\
+    --sysctl net.ipv4.ip_forward=1 \\
+    --sysctl net.ipv4.conf.all.forwarding=1 \\
+    --sysctl net.ipv4.conf.default.forwarding=1 \\
+    --sysctl net.ipv6.conf.all.forwarding=1 \\
+    --sysctl net.ipv6.conf.default.forwarding=1";
+
 /// From the same, with TLS.
 const NEWER_TLS: &str = "docker run --rm --interactive --tty \\
     --cap-add=NET_ADMIN \\
@@ -76,11 +84,13 @@ fn the_older_manuals_line_serves_ws_and_wss_and_the_internet_with_two_users() {
 fn the_newer_manuals_lines_serve_ws_and_wss() {
     let engine = Engine::start(true);
     let trust = certificate(&engine, &engine.file("cert"));
-    let container = engine.run(NEWER);
-    let guest = NativeGuest::join(&engine.lab);
-    assert_eq!(guest.hears(address::WEB, address::NAMED_PORT).as_deref(), Some("web"));
-    drop(guest);
-    ends_well(container);
+    for line in [NEWER, &NEWER.replace("--cap-add=NET_ADMIN", NEWER_SYSCTLS)] {
+        let container = engine.run(line);
+        let guest = NativeGuest::join(&engine.lab);
+        assert_eq!(guest.hears(address::WEB, address::NAMED_PORT).as_deref(), Some("web"));
+        drop(guest);
+        ends_well(container);
+    }
     let container = engine.run(NEWER_TLS);
     for mut guest in [ws(&engine), wss(&engine, &trust)] {
         guest.dhcp();
