@@ -1,5 +1,5 @@
-//! Command lines of the earlier versions of wsnic, as their manuals have them, run by the program
-//! under test or by an earlier version itself.
+//! A folder that somebody works in, and lines of a manual run there: those of the documents, and those
+//! of the earlier versions' manuals, by the program under test or by an earlier version itself.
 //!
 //! `WSNIC_PYTHON` names a checkout of an earlier version. Where there is none, there is nothing to
 //! compare with, and [`Generation::checkout`] is None.
@@ -9,7 +9,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -50,7 +50,8 @@ impl Generation {
     }
 }
 
-/// The folder that an earlier version's user works in: `wsnic.sh`, `wsnic.conf` and `cert` lie there.
+/// The folder that a user works in: `wsnic.sh` of the earlier versions, `wsnic.conf` and `cert` lie
+/// there, and `wsnic` is found.
 #[derive(Debug)]
 pub struct Home<'lab> {
     lab: &'lab Lab,
@@ -87,6 +88,7 @@ impl Home<'_> {
             home.write(name, &format!("#!/bin/sh\n{text}\n"));
             fs::set_permissions(home.file(name), PermissionsExt::from_mode(0o755)).expect("a mode");
         }
+        symlink(programs::wsnic(), home.file("bin/wsnic")).expect("a link in a folder");
         home
     }
 
@@ -110,7 +112,9 @@ impl Home<'_> {
 
     /// Starts a line of a shell in it, in the lab's server namespace.
     pub fn launch(&self, line: &str, environment: &[(&str, &str)]) -> Former {
-        let log = self.file("log");
+        // Two at the same time have one each.
+        let log = (0..).map(|number| self.file(&format!("log.{number}"))).find(|log| !log.exists());
+        let log = log.expect("there is always one more number");
         let output = File::create(&log).expect("a file in a folder");
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("exec {line}")]).current_dir(&self.dir);
@@ -156,9 +160,11 @@ impl Former {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
     }
 
-    /// Ctrl-C; how it ends, and what it has printed.
+    /// Ctrl-C, which a terminal sends to all of its processes; how it ends, and what it has printed.
     pub fn stop(self) -> (ExitStatus, String) {
-        crate::server::send(self.child.id(), Signal::SIGINT);
+        for pid in crate::server::descendants(self.child.id()) {
+            crate::server::send(pid, Signal::SIGINT);
+        }
         self.wait()
     }
 

@@ -19,20 +19,6 @@ pub fn front_end() -> PathBuf {
     bin_dir().join("wsnic-front")
 }
 
-/// The commands of a manual, a path in the workspace: what is indented in it, with lines that go on.
-pub fn commands_of(manual: &str) -> Vec<String> {
-    let text = std::fs::read_to_string(source_dir().join("..").join(manual));
-    let mut commands: Vec<String> = Vec::new();
-    for line in text.expect("there is a manual").lines() {
-        let Some(line) = line.strip_prefix("    ") else { continue };
-        match commands.last_mut() {
-            Some(last) if last.ends_with('\\') => *last = format!("{last}\n{line}"),
-            _ => commands.push(line.to_owned()),
-        }
-    }
-    commands
-}
-
 /// Puts the same programs as static ones into a folder: those of the folder that `WSNIC_STATIC_DIR`
 /// names, or built now, which takes a minute the first time.
 pub fn static_programs(folder: &Path) {

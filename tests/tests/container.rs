@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 use wsnic_tests::services::WEB_NAME;
 use wsnic_tests::{
-    Container, Engine, Identity, NativeGuest, RawGuest, Trust, address, commands_of, printed,
-    wait_until,
+    Container, Engine, Identity, NativeGuest, RawGuest, Trust, address, commands_of, is_run,
+    printed, wait_until,
 };
 
 /// From the manual of the version with `--docker-mode`.
@@ -28,6 +28,14 @@ const NEWER: &str = "docker run --rm --interactive --tty \\
     --device /dev/net/tun:/dev/net/tun \\
     -p 8086:8086 \\
     chschnell86/wsnic -i";
+
+/// What the same has against troubles, in the place of `--cap-add=NET_ADMIN`.
+const NEWER_SYSCTLS: &str = "--cap-add=NET_ADMIN \\
+    --sysctl net.ipv4.ip_forward=1 \\
+    --sysctl net.ipv4.conf.all.forwarding=1 \\
+    --sysctl net.ipv4.conf.default.forwarding=1 \\
+    --sysctl net.ipv6.conf.all.forwarding=1 \\
+    --sysctl net.ipv6.conf.default.forwarding=1";
 
 /// From the same, with TLS.
 const NEWER_TLS: &str = "docker run --rm --interactive --tty \\
@@ -76,11 +84,13 @@ fn the_older_manuals_line_serves_ws_and_wss_and_the_internet_with_two_users() {
 fn the_newer_manuals_lines_serve_ws_and_wss() {
     let engine = Engine::start(true);
     let trust = certificate(&engine, &engine.file("cert"));
-    let container = engine.run(NEWER);
-    let guest = NativeGuest::join(&engine.lab);
-    assert_eq!(guest.hears(address::WEB, address::NAMED_PORT).as_deref(), Some("web"));
-    drop(guest);
-    ends_well(container);
+    for line in [NEWER, &NEWER.replace("--cap-add=NET_ADMIN", NEWER_SYSCTLS)] {
+        let container = engine.run(line);
+        let guest = NativeGuest::join(&engine.lab);
+        assert_eq!(guest.hears(address::WEB, address::NAMED_PORT).as_deref(), Some("web"));
+        drop(guest);
+        ends_well(container);
+    }
     let container = engine.run(NEWER_TLS);
     for mut guest in [ws(&engine), wss(&engine, &trust)] {
         guest.dhcp();
@@ -154,9 +164,10 @@ fn every_command_of_the_manual_does_what_it_says() {
     let engine = Engine::start(true);
     let mut servers = 0;
     for command in commands_of("docs/container.md") {
-        if command.starts_with("docker buildx build") {
-            // The whole Dockerfile is built by "make image-check".
-        } else if command.starts_with("docker compose ") {
+        if !is_run("docs/container.md", &command) {
+            continue;
+        }
+        if command.starts_with("docker compose ") {
             engine.must(&command);
             if command.contains(" down") {
                 // podman-compose makes a network that the file does not ask for, and leaves it.

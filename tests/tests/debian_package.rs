@@ -4,12 +4,14 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
 use wsnic_tests::{
-    Bed, Lab, RawGuest, UNITS, commands_of, debian_architecture, printed, source_dir, wait_until,
+    Bed, Lab, RawGuest, Trust, UNITS, address, commands_of, debian_architecture, is_run, printed,
+    source_dir, wait_until,
 };
 
 const HELPER: &str = "wsnic-priv.service";
@@ -93,8 +95,7 @@ fn every_command_of_the_manual_does_what_it_says() {
     }
     let mut done = 0;
     for command in commands_of("docs/install.md") {
-        // "make deb" compiles for minutes; what it ends with is what has made these packages.
-        if command == "make deb" {
+        if !is_run("docs/install.md", &command) {
             continue;
         }
         // A terminal would be asked.
@@ -111,6 +112,59 @@ fn every_command_of_the_manual_does_what_it_says() {
     assert!(done >= 8, "the manual has {done} commands");
     assert!(!bed.path("/etc/wsnic").exists() && !bed.path("/usr/bin/wsnic").exists());
     bed.finish_without_wsnic(&lab);
+}
+
+#[test]
+fn the_public_server_of_the_manual_lets_in_who_has_a_token_and_nobody_else() {
+    const NAME: &str = "guests.example.org";
+    let mut lab = Lab::new();
+    let bed = Bed::boot_debian(&mut lab);
+    Packages::new().build(&bed, "1");
+    let hosts = format!("127.0.0.1 localhost\n{} {NAME}\n", address::WAN);
+    fs::write(bed.path("/etc/hosts"), hosts).expect("a file of the machine");
+    let wss = SocketAddr::from((address::WAN, 443));
+    let knock = |path: &str| {
+        let certificate = fs::read_to_string(bed.path("/etc/wsnic/cert/cert.crt"));
+        let trust = Trust::new(&certificate.expect("it was made"), NAME);
+        RawGuest::connect_tls(&lab.inet, wss, path, &[], &trust)
+    };
+    let (mut tokens, mut guests) = (Vec::new(), Vec::new());
+    for command in commands_of("docs/public-server.md") {
+        if !is_run("docs/public-server.md", &command) {
+            continue;
+        }
+        if command == "wsnic sessions" {
+            let path = format!("/?token={}", tokens.last().expect("a second one was made"));
+            // Some numbers were taken by those who have looked whether it works.
+            guests.extend((0..7).map(|_| knock(&path).expect("the second token lets in")));
+        }
+        let line = command.replace("amd64", debian_architecture()).replace("apt ", "apt -qq -y ");
+        let line = line.replace("TOKEN", tokens.first().map_or("", String::as_str));
+        let output = bed.shell(&line);
+        let said = printed(&output);
+        assert!(output.status.success(), "`{line}`: {said}");
+        if command.starts_with("wsnic token") {
+            let (_, rest) = said.split_once("?token=").expect("an address to give away");
+            tokens.push(rest.split_whitespace().next().unwrap_or_default().to_owned());
+        } else if command.starts_with("wsnic check --live") {
+            assert!(knock("/").is_err(), "nobody comes in without a token");
+            let ws = SocketAddr::from((address::WAN, 8086));
+            assert!(RawGuest::connect_to(&lab.inet, ws, "/", &[]).is_err(), "ws:// is not public");
+        } else if command == "wsnic sessions" {
+            assert!(is_listed(&said, "7"), "{said}");
+        } else if command == "wsnic kick 7" {
+            wait_until("session 7 has ended", || !is_listed(&bed.run("wsnic sessions"), "7"));
+        }
+    }
+    assert_eq!(tokens.len(), 2, "the manual makes two");
+    assert!(bed.journal("wsnic-front").contains("identity=\"bob (token)\""));
+    drop(guests);
+    bed.run("apt-get -qq -y purge wsnic");
+    bed.finish_without_wsnic(&lab);
+}
+
+fn is_listed(sessions: &str, id: &str) -> bool {
+    sessions.lines().any(|line| line.split_whitespace().next() == Some(id))
 }
 
 #[test]
