@@ -3,7 +3,7 @@
 //!
 //! Used by the front-end between TAP and WebSocket. Theory of operation. Most of what a frame
 //! costs is its way through the kernel, so a TAP that is made with IFF_VNET_HDR and TUNSETOFFLOAD
-//! moves up to 64 KiB of a TCP flow in one read or write, with a header before it that says where
+//! moves up to 64 KiB of a flow of TCP or UDP in one read or write, with a header before it that says where
 //! to cut and which checksum is unfinished. A guest knows nothing of this: towards it [`Segments`]
 //! cuts what was read into the frames that the kernel would have made, and towards the bridge
 //! [`Run`] joins consecutive frames of one flow. What is joined is only what the kernel would cut
