@@ -3,7 +3,7 @@
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use tempfile::TempDir;
@@ -245,6 +245,37 @@ fn tags_of_vlans_are_in_the_file() {
     let found = tshark(&capture.file(), "vlan", &["vlan.id", "vlan.priority", "frame.len"]);
     assert_eq!(found, [["7", "3", "64"]]);
     drop((one, other));
+    server.stop();
+    lab.finish();
+}
+
+#[test]
+fn a_file_that_is_there_is_for_its_owner_alone_and_a_link_is_not_followed() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let mut guest = RawGuest::join(&lab);
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let (file, link) = (dir.path().join("file"), dir.path().join("link"));
+    let text = "what was there before, and is longer than the capture ".repeat(1000);
+    fs::write(&file, &text).expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("a mode");
+    symlink(&file, &link).expect("a link");
+    let (id, conf) = (id(&lab), lab.file("wsnic.conf"));
+    let capture = |to: &Path| {
+        let words = ["capture", &id, "--seconds", "1", "-w", to.to_str().expect("a path"), "-c"];
+        run_wsnic(&lab.srv, &[&words[..], &[conf.to_str().expect("a path")]].concat())
+    };
+    let (status, said) = capture(&link);
+    assert!(!status.success() && said.contains("is a symbolic link"), "{said}");
+    assert_eq!(fs::read_to_string(&file).expect("a file"), text, "nothing of it was touched");
+    assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o666);
+    let (status, said) = capture(&file);
+    assert!(status.success(), "{said}");
+    assert_eq!(fs::metadata(&file).expect("a file").permissions().mode() & 0o777, 0o600);
+    let bytes = fs::read(&file).expect("a file");
+    assert!(bytes.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]) && bytes.len() < text.len());
+    guest.ping_gateway(56);
+    drop(guest);
     server.stop();
     lab.finish();
 }

@@ -16,6 +16,8 @@ use wsnic_tests::{
 
 const HELPER: &str = "wsnic-priv.service";
 const FRONT_END: &str = "wsnic-front.service";
+const METRICS: &str = "wsnic-front-metrics.socket";
+const DNSMASQ: &str = "wsnic-dnsmasq@default.service";
 
 #[test]
 fn a_package_is_installed_used_upgraded_removed_and_purged() {
@@ -69,7 +71,21 @@ fn a_package_is_installed_used_upgraded_removed_and_purged() {
     assert_eq!(String::from_utf8_lossy(&enabled.stdout).trim(), "disabled", "nobody is overruled");
     RawGuest::join(&lab).ping_gateway(56);
 
+    // What an administrator has switched on besides goes as well. No network wants dnsmasq, so that it
+    // is started again and again.
+    bed.run("systemctl stop wsnic-front.service wsnic-priv.service");
+    bed.run(&format!("systemctl enable --quiet --now {METRICS}"));
+    bed.run(&format!("systemctl enable --quiet {DNSMASQ}"));
+    RawGuest::join(&lab).ping_gateway(56);
+    assert!(
+        bed.is_active(METRICS) && bed.run(&format!("systemctl is-enabled {METRICS}")) == "enabled"
+    );
+    wait_until("it is tried", || bed.property(DNSMASQ, "ActiveState") == "activating");
+
     apply(&bed, "dpkg --remove wsnic");
+    for unit in [METRICS, DNSMASQ] {
+        assert_eq!(bed.property(unit, "ActiveState"), "inactive", "{unit}");
+    }
     for unit in UNITS {
         assert_ne!(bed.property(unit, "ActiveState"), "active", "{unit}");
     }

@@ -169,10 +169,23 @@ fn who_is_not_let_in_is_told_how() {
     );
     let server = Server::start(&lab, &conf);
     fails_at(&report(&lab, &[WS]), "connect", &["403", "?token=", "--origin"]);
-    let lost = format!("{WS}nowhere?token={token}");
-    let refused = report(&lab, &[&lost]);
-    fails_at(&refused, "connect", &["404", "strict_paths"]);
-    assert!(!refused.to_string().contains(&token), "the token stays secret: {refused:#}");
+    for lost in [format!("{WS}nowhere?token={token}"), format!("{WS}{token}")] {
+        let refused = report(&lab, &[&lost]);
+        fails_at(&refused, "connect", &["404", "strict_paths"]);
+        assert!(!refused.to_string().contains(&token), "the token stays secret: {refused:#}");
+        assert_eq!(refused["url"], format!("{WS}…"));
+    }
+    let path = lab.file("wsnic.conf");
+    let conf = path.to_str().expect("a path");
+    let named = report(
+        &lab,
+        &[&format!("{WS}default/{token}"), "-c", conf, "--origin", "https://good.example"],
+    );
+    assert_eq!((&named["ok"], &named["url"]), (&true.into(), &format!("{WS}default/…").into()));
+    let mistyped = format!("http://alice:{token}@127.0.0.1:8086/{token}?token={token}");
+    let (status, text) = run_wsnic(&lab.srv, &["check", "--live", &mistyped]);
+    assert!(status.code() == Some(2) && text.contains("http://127.0.0.1:8086/…"), "{text}");
+    assert!(!text.contains(&token), "the token stays secret: {text}");
     let well = report(&lab, &[&format!("{WS}?token={token}"), "--origin", "https://good.example"]);
     assert_eq!(well["ok"], true, "{well:#}");
     wait_until("the test's guests have left", || lab.ports() == 0);

@@ -1,11 +1,16 @@
 //! The log: what stands in it, in which shape, and where it goes.
 
 use serde_json::Value;
+use std::net::Ipv4Addr;
 use std::os::unix::net::UnixDatagram;
-use wsnic_tests::{LIMIT, Lab, RawGuest, Server, run_wsnic, wait_until};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use wsnic_tests::frames::{self, Dhcp};
+use wsnic_tests::{Door, LIMIT, Lab, RawGuest, Server, address, run_wsnic, wait_until};
 
 const CONNECTED: &str = "client connected";
 const DISCONNECTED: &str = "client disconnected";
+const LEASED: &str = "dhcp: leased";
 
 /// A guest that comes, sends a little, and is ended by the operator; what the server then has logged.
 fn kicked_guest(lab: &Lab, server: &Server) -> String {
@@ -177,5 +182,109 @@ fn where_no_syslog_daemon_listens_the_log_says_so_once_and_goes_on() {
     server.wait_for_log(DISCONNECTED);
     let log = server.stop();
     assert_eq!(log.matches("no syslog daemon listens at /dev/log").count(), 1, "{log}");
+    lab.finish();
+}
+
+/// How many lines of the log have this.
+fn count(server: &Server, what: &str) -> usize {
+    server.log().lines().filter(|line| line.contains(what)).count()
+}
+
+/// Says at its end that it is over, also when a test has failed.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A guest comes and goes, and all these lines of it are in the log: while somebody does again and again
+/// what `flood` does, and after that was done so often that `is_full`.
+fn in_the_log_of_a_flood(
+    (lab, server): (&Lab, &Server),
+    lines: &[&str],
+    mut flood: impl FnMut() + Send,
+    is_full: impl Fn(usize) -> bool,
+) {
+    let (done, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        let _over = Over(&is_over);
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                flood();
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        wait_until("the log is full", || is_full(done.load(Ordering::Relaxed)));
+        let guest = RawGuest::join(lab);
+        let mac = guest.mac.map(|byte| format!("{byte:02x}")).join(":");
+        guest.leave();
+        let its_end = |log: &str| {
+            let end =
+                log.lines().find(|line| line.contains(DISCONNECTED) && line.contains(&mac))?;
+            end.split(' ').find(|word| word.starts_with("session=")).map(|word| format!("{word} "))
+        };
+        wait_until("its end is in the log", || its_end(&server.log()).is_some());
+        let log = server.log();
+        let session = its_end(&log).expect("it is there");
+        for what in lines {
+            let mut those = log.lines().filter(|line| line.contains(what));
+            assert!(
+                those.any(|line| line.contains(&session) || line.contains(&mac)),
+                "{what}: {log}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_guest_that_sends_nonsense_to_the_dhcp_server_keeps_nobody_out_of_the_log() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let mut guest = RawGuest::join(&lab);
+    let nonsense = frames::udp(68, 67, b"nonsense");
+    let (from, to) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::BROADCAST);
+    let frame = frames::ipv4(frames::BROADCAST, guest.mac, from, to, 17, &nonsense);
+    let flood = || guest.send_all(std::iter::repeat_n(frame.clone(), 1000));
+    in_the_log_of_a_flood((&lab, &server), &[CONNECTED, LEASED], flood, |done| done >= 2);
+    drop(guest);
+    let log = server.stop();
+    assert!(!log.contains("held back"), "there is nothing of it to be written: {log}");
+    lab.finish();
+}
+
+#[test]
+fn a_guest_that_fills_the_log_with_leases_keeps_no_session_out_of_it() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let mut guest = RawGuest::connect(&lab);
+    let flood = || {
+        guest.dhcp();
+        let server = address::GATEWAY.octets();
+        let release = Dhcp { ciaddr: guest.ip, ..Dhcp::new(7, guest.mac).with(54, &server) };
+        guest.send(&release.frame());
+    };
+    let is_full = |done| count(&server, LEASED) < done;
+    in_the_log_of_a_flood((&lab, &server), &[CONNECTED], flood, is_full);
+    drop(guest);
+    let log = server.stop();
+    assert!(log.contains("held back") && log.contains("about=\"guests\""), "{log}");
+    lab.finish();
+}
+
+#[test]
+fn strangers_who_are_refused_keep_no_guest_out_of_the_log() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "page = off\n");
+    let flood = || {
+        let mut stranger = Door::knock(&lab);
+        stranger.send(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+        assert_eq!(stranger.response().status, 426);
+    };
+    let is_full = |done| count(&server, ": refused ") < done;
+    in_the_log_of_a_flood((&lab, &server), &[CONNECTED, LEASED], flood, is_full);
+    let log = server.stop();
+    assert!(log.contains("about=\"clients that are not let in\""), "{log}");
     lab.finish();
 }

@@ -1,8 +1,9 @@
 //! What an operator sees and does: `wsnic status`, `wsnic sessions`, `wsnic top`, `wsnic kick`,
 //! `wsnic pardon`.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::SocketAddr;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 use wsnic_tests::frames::{self, BROADCAST};
@@ -125,6 +126,62 @@ fn a_kicked_session_ends_and_its_address_stays_out_if_it_is_banned() {
         assert!(!good && output.contains(said), "{wrong:?}: {output}");
     }
     drop(other);
+    server.stop();
+    lab.finish();
+}
+
+/// The answer to an order that is written by hand: its status and its text.
+fn order(lab: &Lab, what: &str) -> (String, String) {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--unix-socket", ADMIN, "--write-out", "\n%{http_code}", "--request"]);
+    let (method, target) = what.split_once(' ').expect("a method and a target");
+    let output = lab.srv.output(curl.arg(method).arg(format!("http://wsnic{target}")));
+    let text = String::from_utf8(output.stdout).expect("text");
+    let (text, status) = text.rsplit_once('\n').expect("a status");
+    (status.to_owned(), text.to_owned())
+}
+
+#[test]
+fn an_order_with_a_slip_is_refused_and_nothing_is_done() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let mut guest = RawGuest::join(&lab);
+    for slip in ["?ban=1h", "?bann=60", "?ban=", "?ban=-1", "?", "?ban=1&ban=2", "?BAN=1"] {
+        let (status, text) = order(&lab, &format!("DELETE /sessions/1{slip}"));
+        assert_eq!(status, "400", "{slip}: {text}");
+        assert!(
+            text.contains("nothing is done") && text.contains("?ban=SECONDS"),
+            "{slip}: {text}"
+        );
+        guest.ping_gateway(56);
+    }
+    assert_eq!(order(&lab, "DELETE /sessions/4711?ban=60").0, "404");
+    assert_eq!(order(&lab, "DELETE /sessions/1").0, "204");
+    assert_eq!(guest.close_code(), 1008);
+    server.stop();
+    lab.finish();
+}
+
+#[test]
+fn who_looks_at_frames_when_many_do_already_is_told_what_to_do() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "");
+    let guest = RawGuest::join(&lab);
+    let look = || {
+        let mut stream = lab.srv.enter(|| UnixStream::connect(ADMIN)).expect("the socket is there");
+        stream.write_all(b"GET /sessions/1/frames HTTP/1.1\r\n\r\n").expect("it takes an order");
+        let mut line = String::new();
+        BufReader::new(&stream).read_line(&mut line).expect("it answers");
+        (stream, line)
+    };
+    let mut watchers: Vec<_> = (0..32).map(|_| look()).collect();
+    assert!(watchers.iter().all(|(_, line)| line.contains(" 200 ")), "{watchers:?}");
+    let (status, text) = order(&lab, "GET /sessions/1/frames");
+    assert_eq!(status, "503", "{text}");
+    assert!(text.contains("wsnic capture") && text.contains("32"), "{text}");
+    watchers.pop();
+    wait_until("there is room again", || look().1.contains(" 200 "));
+    drop((watchers, guest));
     server.stop();
     lab.finish();
 }

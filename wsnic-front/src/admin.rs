@@ -9,9 +9,9 @@
 //! | GET /networks | | a list of all networks |
 //! | GET /sessions | | a list of all that are open |
 //! | GET /sessions/ID | | one of them; 404 |
-//! | GET /sessions/ID/frames | | what never reaches the bridge, see [`frames`]; 404 |
+//! | GET /sessions/ID/frames | | what never reaches the bridge, see [`frames`]; 404; 503: [`MAX_WATCHERS`] |
 //! | DELETE /sessions/ID | | 204: it ends; 404 |
-//! | DELETE /sessions/ID?ban=SECONDS | | the same, and its address is banned |
+//! | DELETE /sessions/ID?ban=SECONDS | | the same, and its address is banned; 400: nothing is done |
 //! | DELETE /bans/ADDRESS | | 204: it may come again; 404 |
 //! | GET /metrics, /healthz, /readyz | | see [`crate::monitor`] |
 
@@ -29,8 +29,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use wsnic_os::log::chain;
@@ -59,8 +59,8 @@ pub struct Admin {
     pub monitor: Rc<Monitor>,
 }
 
-/// A session as in /sessions, and its frames.
-type Watched = (Vec<u8>, Receiver<Sighting>);
+/// A session as in /sessions, its frames, and the place of who looks at them.
+type Watched<'a> = (Vec<u8>, Receiver<Sighting>, SemaphorePermit<'a>);
 
 /// Takes orders until the task is dropped.
 pub async fn serve(admin: Admin, listener: UnixListener) {
@@ -77,12 +77,11 @@ pub async fn serve(admin: Admin, listener: UnixListener) {
                 let (admin, watchers) = (Rc::clone(&admin), Arc::clone(&watchers));
                 orders.spawn_local(async move {
                     let served = async {
-                        let (stream, watched) = admin.one_order(stream).await?;
+                        let (stream, watched) = admin.one_order(stream, &watchers).await?;
                         drop(permit);
-                        match (watched, watchers.try_acquire()) {
-                            (Some((row, seen)), Ok(_permit)) => frames(stream, &row, seen).await,
-                            (Some(_), Err(_)) => Err(io::ErrorKind::ResourceBusy.into()),
-                            (None, _) => Ok(()),
+                        match watched {
+                            Some((row, seen, _place)) => frames(stream, &row, seen).await,
+                            None => Ok(()),
                         }
                     };
                     if let Err(error) = served.await {
@@ -100,11 +99,16 @@ pub async fn serve(admin: Admin, listener: UnixListener) {
 
 impl Admin {
     /// Answers; but for who is to see frames, who is given back with what there is to be seen.
-    async fn one_order(&self, mut stream: UnixStream) -> io::Result<(UnixStream, Option<Watched>)> {
+    async fn one_order<'a>(
+        &self,
+        mut stream: UnixStream,
+        watchers: &'a Semaphore,
+    ) -> io::Result<(UnixStream, Option<Watched<'a>>)> {
         let answered = async {
             let answer = match small_http::receive(&mut stream, MAX_ORDER).await? {
-                Ok(request) => match self.watched(&request) {
-                    Some(watched) => return Ok(Some(watched)),
+                Ok(request) => match self.watched(&request, watchers) {
+                    Some(Ok(watched)) => return Ok(Some(watched)),
+                    Some(Err(answer)) => answer,
                     None => self.answer(&request).await,
                 },
                 Err(answer) => answer,
@@ -156,12 +160,23 @@ impl Admin {
         }
     }
 
-    /// The session whose frames are asked for, and those.
-    fn watched(&self, request: &Request) -> Option<Watched> {
+    /// The session whose frames are asked for, and those; or why nobody else can look at any.
+    fn watched<'a>(
+        &self,
+        request: &Request,
+        watchers: &'a Semaphore,
+    ) -> Option<Result<Watched<'a>, Answer>> {
         let target = request.target.strip_suffix(FRAMES).filter(|_| request.method == "GET")?;
         let session = self.context.sessions.get(id_in(target)?)?;
         let row = serde_json::to_vec(&session.row(Instant::now())).ok()?;
-        Some((row, session.counters().watchers.join()))
+        let Ok(place) = watchers.try_acquire() else {
+            let text = format!(
+                "there are {MAX_WATCHERS} who look at frames, and there is room for no more: end one, \
+                 such as a `wsnic capture`, and try again\n"
+            );
+            return Some(Err(Answer::text("503 Service Unavailable", text)));
+        };
+        Some(Ok((row, session.counters().watchers.join(), place)))
     }
 
     fn status(&self) -> Status {
@@ -186,23 +201,35 @@ impl Admin {
             let pardoned = address.parse().is_ok_and(|ip| context.addresses.pardon(ip, now));
             return if pardoned { Answer::done() } else { missing("ban") };
         }
-        let (session, query) = target.split_once('?').unwrap_or((target, ""));
-        let seconds = query.strip_prefix("ban=").map(str::parse::<u32>);
+        // All of it is understood before anything is done: a slip is no order.
+        let (session, query) = match target.split_once('?') {
+            Some((session, query)) => (session, Some(query)),
+            None => (target, None),
+        };
+        let seconds = |query: &str| query.strip_prefix("ban=")?.parse::<u32>().ok();
+        let seconds = match query.map(seconds) {
+            Some(None) => {
+                let text =
+                    "nothing is done: ?ban=SECONDS is all that may be said, a whole number\n";
+                return Answer::text("400 Bad Request", text);
+            }
+            Some(seconds) => seconds,
+            None => None,
+        };
         let Some(address) = id_in(session).and_then(|id| context.sessions.kick(id)) else {
             return missing("session");
         };
         let conflict = |text: String| Answer::text("409 Conflict", text);
         match (seconds, address) {
             (None, _) => Answer::done(),
-            (Some(Ok(seconds)), Some(ip)) => {
+            (Some(seconds), Some(ip)) => {
                 let time = Duration::from_secs(seconds.into());
                 match context.addresses.ban(ip, time, Instant::now()) {
                     true => Answer::done(),
                     false => conflict(format!("{ip} is this machine's own: ended, not banned")),
                 }
             }
-            (Some(Ok(_)), None) => conflict("it has no address: ended, not banned".to_owned()),
-            (Some(Err(_)), _) => Answer::text("400 Bad Request", "ban=SECONDS is no number"),
+            (Some(_), None) => conflict("it has no address: ended, not banned".to_owned()),
         }
     }
 

@@ -10,6 +10,7 @@ use std::cell::{Cell, RefCell};
 use std::net::Ipv4Addr;
 use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
+use tracing::Level;
 use wsnic_os::log_limit::LogLimit;
 use wsnic_proto::settings::{Dhcp as Options, Nat, Network};
 use wsnic_proto::{MacAddr, Plan};
@@ -174,13 +175,15 @@ impl DhcpPort {
             }
             _ => None,
         };
-        if let Some(event) = outcome.event
-            && self.log.allows()
-        {
+        if let Some(event) = outcome.event {
             match event {
-                Event::Exhausted { .. } => tracing::warn!("{event}"),
-                Event::Leased { .. } => tracing::info!("{event}"),
-                _ => tracing::debug!("{event}"),
+                Event::Exhausted { .. } if self.log.allows() => tracing::warn!("{event}"),
+                Event::Leased { .. } if self.log.allows_at(Level::INFO) => {
+                    tracing::info!("{event}");
+                }
+                Event::Exhausted { .. } | Event::Leased { .. } => {}
+                _ if self.log.allows_at(Level::DEBUG) => tracing::debug!("{event}"),
+                _ => {}
             }
         }
         (outcome.reply, leased)

@@ -266,7 +266,7 @@ pub async fn accept(context: Rc<Context>, listener: Listener, handshakes: Rc<Cel
                 }
                 if handshakes.get() >= MAX_HANDSHAKES {
                     context.sessions.refused("busy");
-                    if context.log.allows() {
+                    if context.log.strangers.allows() {
                         tracing::warn!(client = ?peer, "too many connections that say nothing, closed one");
                     }
                     continue;
@@ -285,7 +285,7 @@ pub async fn accept(context: Rc<Context>, listener: Listener, handshakes: Rc<Cel
                 });
             }
             Err(error) => {
-                if context.log.allows() {
+                if context.log.strangers.allows() {
                     tracing::error!(%error, "cannot accept clients at the moment");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;

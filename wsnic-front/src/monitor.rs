@@ -177,7 +177,7 @@ pub async fn serve(monitor: Rc<Monitor>, listener: Listener) {
             Ok((Socket::Tcp(stream), ..)) => Box::new(stream),
             Ok((Socket::Unix(stream), ..)) => Box::new(stream),
             Err(error) => {
-                if monitor.context.log.allows() {
+                if monitor.context.log.strangers.allows() {
                     tracing::error!(%error, "cannot accept on metrics_listen at the moment");
                 }
                 tokio::time::sleep(ACCEPT_PAUSE).await;

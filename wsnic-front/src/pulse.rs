@@ -66,12 +66,15 @@ impl Pulse {
         }
     }
 
-    /// Whether the client shows within [`CHALLENGE_LIMIT`] that it is there.
+    /// Whether the client shows within [`CHALLENGE_LIMIT`] that it is there. Who may not be asked is:
+    /// otherwise any guest could end the session of one that is only idle, and take its address.
+    /// [`Pulse::watch_silence`] finds out when it is gone.
     pub async fn is_there(&self, outbox: &Outbox, rtt: &Rtt) -> bool {
-        let heard = self.last_heard.get();
-        if self.may_be_asked.get() {
-            outbox.post(Opcode::Ping, &rtt.ask(Instant::now().into_std()));
+        if !self.may_be_asked.get() {
+            return true;
         }
+        let heard = self.last_heard.get();
+        outbox.post(Opcode::Ping, &rtt.ask(Instant::now().into_std()));
         tokio::time::sleep(CHALLENGE_LIMIT).await;
         self.last_heard.get() != heard
     }
@@ -95,5 +98,31 @@ impl Pulse {
                 wake = heard + PING_AFTER;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    /// What a challenge says at once.
+    fn challenge(pulse: &Pulse, outbox: &Outbox) -> Poll<bool> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let (_guard, rtt) = (runtime.enter(), Rtt::default());
+        let is_there = pin!(pulse.is_there(outbox, &rtt));
+        is_there.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn an_idle_client_that_knows_no_pings_is_there_when_another_wants_its_address() {
+        let (pulse, outbox) = (Pulse::new(Lifetime::default(), Instant::now()), Outbox::default());
+        assert_eq!(challenge(&pulse, &outbox), Poll::Pending, "others are asked");
+        assert!(!outbox.into_bytes().is_empty(), "by a ping");
+        let outbox = Outbox::default();
+        pulse.ask_nothing();
+        assert_eq!(challenge(&pulse, &outbox), Poll::Ready(true));
+        assert!(outbox.into_bytes().is_empty(), "a ping would end it");
     }
 }

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
+use tracing::Level;
 use wsnic_os::log_limit::LogLimit;
 use wsnic_os::material::{self, Material};
 use wsnic_os::watch::watch;
@@ -111,6 +112,27 @@ pub enum DoorError {
     },
 }
 
+/// Buckets of log lines: who fills one keeps nobody's lines of another kind out of the log.
+pub struct LogLimits {
+    /// Of those who are not let in, who may be anybody.
+    pub strangers: LogLimit,
+    /// Of the start and end of sessions, which ports bound.
+    pub sessions: Rc<LogLimit>,
+    /// Of what guests do: DHCP, addresses that they may not use.
+    pub guests: Rc<LogLimit>,
+}
+
+impl LogLimits {
+    /// Full ones.
+    pub fn new(now: Instant) -> LogLimits {
+        LogLimits {
+            strangers: LogLimit::new("clients that are not let in", now),
+            sessions: Rc::new(LogLimit::new("sessions", now)),
+            guests: Rc::new(LogLimit::new("guests", now)),
+        }
+    }
+}
+
 /// What all sessions share.
 pub struct Context {
     /// Where ports come from.
@@ -139,8 +161,8 @@ pub struct Context {
     pub idle_time: Option<Duration>,
     /// Becomes true when the server shuts down.
     pub shutdown: watch::Receiver<bool>,
-    /// Holds back lines that clients could fill the disk with.
-    pub log: Rc<LogLimit>,
+    /// Hold back lines that clients could fill the disk with.
+    pub log: LogLimits,
     /// When this process began to serve.
     pub started: Instant,
     /// Sessions that are open, and who was not let in.
@@ -168,7 +190,7 @@ impl Context {
                     Turned::Banned => "banned",
                     Turned::TooFast => "handshake_rate",
                 });
-                if self.log.allows() {
+                if self.log.strangers.allows_at(Level::INFO) {
                     tracing::info!(%client, reason = %turned, "turned away");
                 }
                 false
@@ -269,7 +291,7 @@ async fn handshake(
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
             context.sessions.refused("handshake");
-            if context.log.allows() {
+            if context.log.strangers.allows_at(Level::INFO) {
                 tracing::info!(%client, %error, "refused");
             }
             return None;
@@ -329,7 +351,7 @@ async fn enter(
         Judgement::AskPassword(question) => context.passwords.ask(question).await,
     };
     let identity = judged.map_err(|why| {
-        if context.log.allows() {
+        if context.log.strangers.allows_at(Level::INFO) {
             tracing::info!(%client, %why, "not let in");
         }
         if let Some(ip) = client.ip().filter(|_| why.is_wrong_proof())
@@ -340,7 +362,7 @@ async fn enter(
         Refusal::Forbidden
     })?;
     let choice = context.networks.choose(&accept.shown.target, &identity).map_err(|lost| {
-        if context.log.allows() {
+        if context.log.strangers.allows_at(Level::INFO) {
             let why = match lost {
                 Lost::Path => "the path leads to no network, or a room is not named",
                 Lost::Forbidden => "the network is not for this proof",
@@ -353,7 +375,7 @@ async fn enter(
         }
     })?;
     let full = |limit: &dyn fmt::Display| {
-        if context.log.allows() {
+        if context.log.strangers.allows_at(Level::INFO) {
             tracing::info!(%client, reason = %limit, "not let in");
         }
         Refusal::TooMany
@@ -410,7 +432,7 @@ async fn read_head(_: Sandboxed, stream: &Stream, bytes: &mut Vec<u8>) -> Option
 /// Says why not.
 async fn refuse(context: &Context, stream: Stream, client: Client, refusal: Refusal) {
     context.sessions.refused(refusal.kind());
-    if context.log.allows() {
+    if context.log.strangers.allows_at(Level::INFO) {
         tracing::info!(%client, reason = %refusal, "refused");
     }
     farewell(&stream, &refusal.response(), FAREWELL_LIMIT).await;
@@ -449,7 +471,7 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
     let port = match context.helper.open(network.number, room).await {
         Ok(port) => port,
         Err(error) => {
-            if context.log.allows() {
+            if context.log.strangers.allows() {
                 tracing::warn!(%client, reason = %error, "no port for a client");
             }
             return refuse(context, stream, client, Refusal::Unavailable).await;
@@ -470,7 +492,7 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
         }
     };
     let started = Instant::now();
-    let dhcp = dhcp.map(|dhcp| DhcpPort::open(&dhcp, &context.log));
+    let dhcp = dhcp.map(|dhcp| DhcpPort::open(&dhcp, &context.log.guests));
     let guest = options.locks.then(|| {
         let max_macs = options.max_macs as usize;
         Guest::new(Rc::clone(&context.helper), (id, generation), max_macs, port.gateway)
@@ -500,7 +522,7 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
     let session = listed.session.id;
     // Which room: its secret is nobody's business.
     let room = room.map(|_| tracing::field::display(port.gateway));
-    if context.log.allows() {
+    if context.log.sessions.allows_at(Level::INFO) {
         let sessions = context.sessions.len();
         tracing::info!(
             %client, identity = who, network = %options.name, room, port = name, session, sessions,
@@ -520,14 +542,14 @@ async fn session(context: &Rc<Context>, welcome: Box<Welcome>, counted: Counted)
         },
     };
     drop(listed);
-    if matches!(end, End::Framing(_)) && context.log.allows() {
+    if matches!(end, End::Framing(_)) && context.log.guests.allows() {
         tracing::warn!(
             %client, network = %options.name,
             "the client does not send a stream of frames: for v86 and others whose messages are frames, \
              set framing=messages for this network, or send them to another one"
         );
     }
-    if context.log.allows() {
+    if context.log.sessions.allows_at(Level::INFO) {
         let counters = &shuttle.counters;
         tracing::info!(
             %client, identity = who, network = %options.name, room, port = name, session,
@@ -566,18 +588,18 @@ async fn hear_news(context: &Context, shuttle: &Shuttle, listed: &Listed, client
             },
         };
         match item {
-            Item::Text if context.log.allows() => {
+            Item::Text if context.log.guests.allows() => {
                 // Once a session is enough; the line at its end has the number.
                 tracing::warn!(%client, "the client sends text messages, which are ignored: frames are binary");
             }
-            Item::Stream if context.log.allows() => {
+            Item::Stream if context.log.guests.allows() => {
                 tracing::warn!(
                     %client,
                     "the client sends each frame behind its length, as container2wasm does: set \
                      framing=stream for its network"
                 );
             }
-            Item::Refused((mac, address), why) if context.log.allows() => {
+            Item::Refused((mac, address), why) if context.log.guests.allows() => {
                 tracing::warn!(%client, %mac, %address, %why, "a guest may not use its address, its frames are dropped");
             }
             Item::Wanted(mac) => context.sessions.challenge(&listed.session, mac),

@@ -11,7 +11,7 @@ use crate::listen::{self, BindError, Bound, Listener, Speaks};
 use crate::monitor::{self, Monitor};
 use crate::networks::Networks;
 use crate::sandbox::{Closed, Sandboxed};
-use crate::session::{Context, Door, DoorError};
+use crate::session::{Context, Door, DoorError, LogLimits};
 use clap::{Arg, Command};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::cell::{Cell, RefCell};
@@ -29,7 +29,6 @@ use tokio::time::{sleep, timeout};
 use wsnic_os::config::{LoadError, Loaded};
 use wsnic_os::inherited::Inherited;
 use wsnic_os::janitor::Janitor;
-use wsnic_os::log_limit::LogLimit;
 use wsnic_os::material::{Material, MaterialError};
 use wsnic_os::notify::{self, Notifier};
 use wsnic_os::sandbox::{CloseError, probe};
@@ -225,8 +224,8 @@ impl Opened {
             interrupt: handle(SignalKind::interrupt())?,
             hangup: handle(SignalKind::hangup())?,
         };
-        let log = Rc::new(LogLimit::new(std::time::Instant::now()));
-        let helper = Helper::greet(helper, Rc::clone(&log))
+        let log = LogLimits::new(std::time::Instant::now());
+        let helper = Helper::greet(helper, Rc::clone(&log.sessions))
             .await
             .map_err(|source| StartError::Helper { path: helper_path, source })?;
         let watch = |bound: Vec<Bound>| {
@@ -265,7 +264,7 @@ struct Ready {
     networks: Networks,
     notifier: Notifier,
     signals: Signals,
-    log: Rc<LogLimit>,
+    log: LogLimits,
 }
 
 struct Signals {

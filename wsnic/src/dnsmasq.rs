@@ -246,7 +246,7 @@ struct Dnsmasq {
 impl Dnsmasq {
     fn new(mut child: Child) -> Dnsmasq {
         let log = child.stderr.take().map(|stderr| BufReader::new(stderr).lines());
-        Dnsmasq { child, log, limit: LogLimit::new(std::time::Instant::now()) }
+        Dnsmasq { child, log, limit: LogLimit::new("dnsmasq", std::time::Instant::now()) }
     }
 
     /// Says when it serves, and passes on its log. Returns when it has ended, or cannot serve any more.

@@ -13,7 +13,7 @@ mod steps;
 use crate::run;
 use clap::{Arg, ArgAction, ArgMatches};
 use line::Target;
-use report::Report;
+use report::{Report, without_secrets};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,21 +72,23 @@ pub fn is_wanted(matches: &ArgMatches) -> bool {
     matches.contains_id(LIVE)
 }
 
-/// Joins, tests and leaves; the status is 0 when all is well. The configuration is loaded only for
-/// want of a URL: whoever names one may be on another machine, or may not read the file.
+/// Joins, tests and leaves; the status is 0 when all is well. The configuration has to be there only for
+/// want of a URL: whoever names one may be on another machine, or may not read the file. It also tells
+/// which part of a URL is the name of a network and no secret.
 pub fn check(matches: &ArgMatches, load: impl FnOnce() -> Result<Loaded, LoadError>) -> ExitCode {
-    let url = match matches.get_one::<String>(LIVE).map_or("", String::as_str) {
-        "" => match load() {
-            Ok(loaded) => default_url(&loaded.settings),
-            Err(error) => return usage(&chain(&error)),
-        },
-        url => url.to_owned(),
+    let (url, networks) = match (matches.get_one::<String>(LIVE).map_or("", String::as_str), load())
+    {
+        ("", Ok(loaded)) => (default_url(&loaded.settings), Vec::new()),
+        ("", Err(error)) => return usage(&chain(&error)),
+        (url, Ok(loaded)) => (url.to_owned(), names(&loaded.settings)),
+        (url, Err(_)) => (url.to_owned(), Vec::new()),
     };
     let text = |name: &str| matches.get_one::<String>(name).cloned();
     let target = Target {
         ca: matches.get_one::<PathBuf>(CA).cloned(),
         is_insecure: matches.get_flag(INSECURE),
         origin: text(ORIGIN),
+        shown: without_secrets(&url, &networks),
         url,
     };
     let name = match frames::name(&text(RESOLVE).unwrap_or_default()) {
@@ -102,7 +104,7 @@ pub fn check(matches: &ArgMatches, load: impl FnOnce() -> Result<Loaded, LoadErr
         Err(error) => return usage(&format!("cannot start: {error}")),
     };
     let is_json = matches.get_flag(JSON);
-    let mut report = Report::new(&target.url, is_json);
+    let mut report = Report::new(target.shown, is_json);
     runtime.block_on(steps::run(&line, &name, &mut report));
     if is_json {
         say(report.to_json());
@@ -110,6 +112,10 @@ pub fn check(matches: &ArgMatches, load: impl FnOnce() -> Result<Loaded, LoadErr
         say(report.verdict());
     }
     if report.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn names(settings: &Settings) -> Vec<String> {
+    settings.networks().map(|network| network.name.to_string()).collect()
 }
 
 fn usage(why: &str) -> ExitCode {

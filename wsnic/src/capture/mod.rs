@@ -11,11 +11,13 @@ mod sightings;
 use crate::admin::{OrderError, order};
 use crate::rows::Row;
 use clap::{Arg, ArgMatches, Command, value_parser};
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use pcapng::{About, Pcapng};
 use port::Port;
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -70,6 +72,12 @@ pub enum CaptureError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A link may lead anywhere.
+    #[error("{} is a symbolic link, which is not followed: name the file itself", path.display())]
+    Link {
+        /// Its path.
+        path: PathBuf,
     },
     /// Standard output is no place for it.
     #[error(
@@ -227,12 +235,7 @@ impl Wanted {
         let to: Box<dyn Write> = if self.path == Path::new("-") {
             Box::new(BufWriter::new(io::stdout()))
         } else {
-            // Somebody's traffic is nobody else's business.
-            let mut options = OpenOptions::new();
-            let opened =
-                options.write(true).create(true).truncate(true).mode(0o600).open(&self.path);
-            let file = opened.map_err(|source| self.not_written(source))?;
-            Box::new(BufWriter::with_capacity(256 * 1024, file))
+            Box::new(BufWriter::with_capacity(256 * 1024, self.file()?))
         };
         let comment = format!(
             "wsnic session {} on network {}: client {}, identity {}",
@@ -241,6 +244,26 @@ impl Wanted {
         let description = "port of a guest: inbound is from it, outbound to it";
         let about = About { comment: &comment, interface: &row.port, description };
         Pcapng::begin(to, &about).map_err(|source| self.not_written(source))
+    }
+
+    /// The empty file that only its owner may read: somebody's traffic is nobody else's business.
+    fn file(&self) -> Result<File, CaptureError> {
+        let mut options = OpenOptions::new();
+        // Root follows no link that somebody else may have put there.
+        options.write(true).create(true).mode(0o600).custom_flags(OFlag::O_NOFOLLOW.bits());
+        let file = options.open(&self.path).map_err(|source| match source.raw_os_error() {
+            Some(code) if code == Errno::ELOOP as i32 => {
+                CaptureError::Link { path: self.path.clone() }
+            }
+            _ => self.not_written(source),
+        })?;
+        // A pipe or /dev/null stays what it is. A file that was there has a mode of its own until here.
+        let is_file = file.metadata().map(|about| about.is_file());
+        if is_file.map_err(|source| self.not_written(source))? {
+            self.written(file.set_permissions(Permissions::from_mode(0o600)))?;
+            self.written(file.set_len(0))?;
+        }
+        Ok(file)
     }
 
     fn written(&self, written: io::Result<()>) -> Result<(), CaptureError> {

@@ -47,6 +47,8 @@ pub type Socket = WebSocketStream<Box<dyn Transport>>;
 pub struct Target {
     /// ws:// or wss://, as it was typed.
     pub url: String,
+    /// The same as it may be shown.
+    pub shown: String,
     /// Certificates to believe instead of the system's.
     pub ca: Option<PathBuf>,
     /// Whether any certificate will do.
@@ -74,7 +76,7 @@ impl Target {
         let wrong = |why: &str| {
             format!(
                 "{} is no address to join: {why}; give one such as ws://127.0.0.1:8086/",
-                self.url
+                self.shown
             )
         };
         let uri: Uri = self.url.parse().map_err(|_| wrong("it is no URL"))?;

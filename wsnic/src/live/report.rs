@@ -46,9 +46,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// No steps; lines are printed as steps are added, unless `is_json`.
-    pub fn new(url: &str, is_json: bool) -> Report {
-        let url = without_secrets(url);
+    /// No steps; lines are printed as steps are added, unless `is_json`. `url` is [`without_secrets`].
+    pub fn new(url: String, is_json: bool) -> Report {
         if !is_json {
             say(format_args!("guest    joins {url}"));
         }
@@ -104,17 +103,32 @@ impl Report {
     }
 }
 
-/// Without token, password and the name of a room: reports are sent around.
-fn without_secrets(url: &str) -> String {
-    let url = url.split('?').next().unwrap_or_default();
-    let (scheme, rest) = url.split_once("://").unwrap_or(("ws", url));
-    let (place, path) = rest.split_once('/').unwrap_or((rest, ""));
-    let place = place.rsplit('@').next().unwrap_or_default();
-    let path = match path.split_once('/') {
-        Some((network, room)) if !room.is_empty() => format!("{network}/…"),
-        _ => path.to_owned(),
+/// A URL without token, password and the name of a room: what is said of it is sent around. Of the path
+/// stays what is a name of `networks`; every other part may be a token, of a URL that is mistyped
+/// everything may be a password that is not plainly host and port.
+pub fn without_secrets(url: &str, networks: &[String]) -> String {
+    let (scheme, rest) = match url.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), url),
     };
-    format!("{scheme}://{place}/{path}")
+    let (place, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    let place = place.rsplit('@').next().unwrap_or_default();
+    // Behind the last bracket, which an IPv6 address ends with.
+    let end = place.rsplit(']').next().unwrap_or_default();
+    let has_port =
+        end.split_once(':').is_none_or(|(_, port)| port.bytes().all(|byte| byte.is_ascii_digit()));
+    let place = if has_port && !path.contains('@') { place } else { "…" };
+    let mut parts = path.split('/').filter(|part| !part.is_empty());
+    let path = match (parts.next(), parts.next()) {
+        (None, _) => "",
+        (Some(first), more) if networks.iter().any(|name| name == first) => match more {
+            None => first,
+            Some(_) => &format!("{first}/…"),
+        },
+        (Some(_), _) => "…",
+    };
+    format!("{scheme}{place}/{path}")
 }
 
 fn line(step: &str, outcome: &Outcome) -> String {
@@ -139,21 +153,47 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_of_the_url_stay_out_of_the_report() {
+    fn of_a_url_only_host_port_and_the_name_of_a_network_are_shown() {
+        let networks = ["default", "lan"].map(str::to_owned);
         for (given, shown) in [
-            ("ws://127.0.0.1:8086/room?token=abc@x", "ws://127.0.0.1:8086/room"),
+            ("ws://127.0.0.1:8086/lan?token=abc@x", "ws://127.0.0.1:8086/lan"),
+            ("ws://127.0.0.1:8086?token=abc", "ws://127.0.0.1:8086/"),
             ("wss://alice:secret@host/", "wss://host/"),
             ("ws://[::1]:8086/", "ws://[::1]:8086/"),
+            ("ws://a:b@[::1]/lan/", "ws://[::1]/lan"),
             ("ws://host", "ws://host/"),
             ("wss://host/lan/secret", "wss://host/lan/…"),
+            ("wss://host//lan//secret/", "wss://host/lan/…"),
+            ("wss://host/TOKEN", "wss://host/…"),
+            ("wss://host/TOKEN/lan", "wss://host/…"),
+            ("wss://host/Lan", "wss://host/…"),
         ] {
-            assert_eq!(Report::new(given, true).to_json()["url"], shown);
+            assert_eq!(without_secrets(given, &networks), shown);
+        }
+        assert_eq!(without_secrets("wss://host/lan", &[]), "wss://host/…", "nobody knows it");
+    }
+
+    #[test]
+    fn of_a_mistyped_url_what_may_be_a_password_is_not_shown() {
+        for given in [
+            "http://alice:secret@host/?token=secret",
+            "ws:/alice:secret@host/",
+            "alice:secret@host/secret",
+            "ws://alice:secret/1@host/",
+            "ws://alice:1/secret@host/",
+            "ws://alice:secret?@host/",
+            "ws://alice:secret#1@host/",
+            "wss//host/?token=secret",
+            "wss:/host/secret",
+        ] {
+            let shown = without_secrets(given, &[]);
+            assert!(!shown.contains("secret"), "{given}: {shown}");
         }
     }
 
     #[test]
     fn a_skipped_step_is_well_and_a_bad_one_is_not() {
-        let mut report = Report::new("ws://host/", true);
+        let mut report = Report::new("ws://host/".to_owned(), true);
         assert!(report.add("names", Outcome::Skipped("no Internet".to_owned())));
         assert!(report.is_well());
         assert!(!report.add("ping", Outcome::Bad(Trouble::new("no answer", "look"))));
