@@ -138,6 +138,7 @@ IMAGE_ARCHS ?= amd64 arm64
 image-check: setup
 	@$(CARGO) build --locked --workspace --all-features --bins
 	@tests/container/build.sh $(TARGET)/image $(IMAGE_ARCHS)
+	@tests/container/sizes.sh $(TARGET)/image $(IMAGE_ARCHS)
 	@echo "== the image as a container (root)"
 	@WSNIC_IMAGE=$(TARGET)/image/wsnic-$$(dpkg --print-architecture).tar \
 		WSNIC_BIN_DIR=$(TARGET)/debug $(CARGO) test --locked --package wsnic-tests \

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use wsnic_tests::address::{NAMED_PORT, NEIGHBOUR, WEB};
 use wsnic_tests::frames::{self, BROADCAST, EXPERIMENTAL};
 use wsnic_tests::{Keeper, Lab, NativeGuest, RawGuest, Server, run_wsnic, wait_until};
 
 const CONF: &str = "\
     [network lab]\nsubnet = 10.1.0.0/24\n\
     [network office]\nsubnet = 10.2.0.0/24\nmtu = 1400\ndhcp_domain_name = office.example\n";
+/// Frames that a limit of 50 a second lets through in three minutes.
+const FLOOD: usize = 9_000;
 const ROOMS: &str = "\
     [network rooms]\nsubnet = 10.3.0.0/16\nrooms = yes\nmax_rooms = 250\nmax_clients = 1000\n";
 
@@ -90,6 +93,59 @@ fn guests_of_different_networks_do_not_reach_each_other_by_the_gateway_either() 
         assert!(!from.pings(to.ip()));
     }
     drop((one, other, neighbour));
+    server.stop();
+    lab.finish();
+}
+
+#[test]
+fn networks_side_by_side_have_nat_access_isolation_and_limits_of_their_own() {
+    let lab = Lab::new();
+    // The network default has NAT, the LAN, no way from guest to guest, and a limit; lab has none of that.
+    let conf = "inet_iface = wan0\nguest_access = lan\nisolation = yes\nrate_limit_up_frames = 50\n\
+                [network lab]\nsubnet = 10.1.0.0/24\nisolation = no\n\
+                [network web]\nsubnet = 10.2.0.0/24\nenable_inet = yes\n";
+    let server = Server::start(&lab, conf);
+    let join = |path: &str| [NativeGuest::join_at(&lab, path), NativeGuest::join_at(&lab, path)];
+    let (isolated, together, online) = (join("/"), join("/lab"), join("/web"));
+    for (guests, has_web, has_lan, has_other) in [
+        (&isolated, true, true, false),
+        (&together, false, false, true),
+        (&online, true, false, true),
+    ] {
+        let [one, other] = guests;
+        let ip = one.ip();
+        assert_eq!(one.hears(WEB, NAMED_PORT).is_some(), has_web, "the Internet from {ip}");
+        assert_eq!(one.hears(NEIGHBOUR, NAMED_PORT).is_some(), has_lan, "the LAN from {ip}");
+        assert_eq!(one.pings(other.ip()), has_other, "another guest from {ip}");
+        assert_eq!(other.pings(ip), has_other, "another guest from {}", other.ip());
+    }
+    for (one, other) in [(&isolated, &together), (&together, &online), (&online, &isolated)] {
+        assert!(!one[0].pings(other[0].ip()) && !other[0].pings(one[0].ip()));
+    }
+    drop((isolated, together, online));
+
+    // The limited one has sent some of its frames when the other has sent all.
+    let mut limited = RawGuest::join_at(&lab, "/");
+    let mut free = RawGuest::join_at(&lab, "/lab");
+    let frames_in = || {
+        let conf = lab.file("wsnic.conf");
+        let conf = ["sessions", "--json", "-c", conf.to_str().expect("a path")];
+        let rows = run_wsnic(&lab.srv, &conf).1;
+        let rows: Vec<serde_json::Value> = serde_json::from_str(&rows).expect("a list");
+        let of = |network: &str| {
+            let row = rows.iter().find(|row| row["network"] == network).expect("a session");
+            row["frames_in"].as_u64().expect("a number")
+        };
+        (of("default"), of("lab"))
+    };
+    let frame = |from| frames::ethernet(BROADCAST, from, EXPERIMENTAL, &[0; 46]);
+    for guest in [&mut limited, &mut free] {
+        guest.send_all(std::iter::repeat_n(frame(guest.mac), FLOOD));
+    }
+    wait_until("the free one has sent all", || frames_in().1 >= FLOOD as u64);
+    let (of_limited, _) = frames_in();
+    assert!(of_limited < FLOOD as u64, "{of_limited} of {FLOOD} frames under a limit");
+    drop((limited, free));
     server.stop();
     lab.finish();
 }

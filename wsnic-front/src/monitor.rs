@@ -35,7 +35,7 @@ pub const MAX_CONNECTIONS: usize = 32;
 const LIMIT: Duration = Duration::from_secs(5);
 /// Bytes of a request.
 const MAX_REQUEST: usize = 4096;
-/// Strangers are shown metrics this old.
+/// Strangers are shown what is at most this old.
 const FRESH: Duration = Duration::from_secs(1);
 /// Pause after an accept that failed, such as for want of fds.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -46,8 +46,10 @@ pub struct Monitor {
     health: Rc<Health>,
     handshakes: Rc<Cell<usize>>,
     started: SystemTime,
-    /// What strangers were shown last, and when.
-    shown: Mutex<Option<(Instant, String)>>,
+    /// What strangers are shown of /metrics.
+    shown: Recent<String>,
+    /// And of /readyz.
+    shown_problems: Recent<String>,
     /// Those that are connected, the oldest first.
     connections: RefCell<VecDeque<AbortHandle>>,
 }
@@ -60,7 +62,8 @@ impl Monitor {
             health: Health::new(Rc::clone(&context.helper)),
             handshakes: Rc::clone(handshakes),
             started: SystemTime::now(),
-            shown: Mutex::default(),
+            shown: Recent::default(),
+            shown_problems: Recent::default(),
             connections: RefCell::default(),
         }
     }
@@ -73,16 +76,14 @@ impl Monitor {
         match path(target) {
             "/metrics" => Some(Answer::of_kind(metrics::KIND, self.metrics().await)),
             "/healthz" => Some(Answer::text("200 OK", "ok\n")),
-            "/readyz" => Some(self.readiness().await),
+            "/readyz" => Some(readiness(&self.problems().await)),
             _ => None,
         }
     }
 
-    async fn readiness(&self) -> Answer {
-        match self.health.problems(&self.context.networks).await.join("\n") {
-            none if none.is_empty() => Answer::text("200 OK", "ok\n"),
-            problems => Answer::text("503 Service Unavailable", problems + "\n"),
-        }
+    /// What does not work, a line each; empty: nothing.
+    async fn problems(&self) -> String {
+        self.health.problems(&self.context.networks).await.join("\n")
     }
 
     async fn metrics(&self) -> String {
@@ -110,15 +111,13 @@ impl Monitor {
 
     /// The answer to a stranger, who may ask as often as he likes.
     async fn answer_stranger(&self, target: &str) -> Option<Answer> {
-        if path(target) != "/metrics" {
-            return self.answer(target).await;
+        match path(target) {
+            "/metrics" => {
+                Some(Answer::of_kind(metrics::KIND, self.shown.get(self.metrics()).await))
+            }
+            "/readyz" => Some(readiness(&self.shown_problems.get(self.problems()).await)),
+            _ => self.answer(target).await,
         }
-        // Made by one; the others wait for that.
-        let mut shown = self.shown.lock().await;
-        if shown.as_ref().is_none_or(|(at, _)| at.elapsed() >= FRESH) {
-            *shown = Some((Instant::now(), self.metrics().await));
-        }
-        shown.as_ref().map(|(_, text)| Answer::of_kind(metrics::KIND, text.as_str()))
     }
 
     async fn exchange(&self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
@@ -145,6 +144,40 @@ impl Monitor {
             && let Some(oldest) = connections.pop_front()
         {
             oldest.abort();
+        }
+    }
+}
+
+/// The answer to /readyz.
+fn readiness(problems: &str) -> Answer {
+    match problems {
+        "" => Answer::text("200 OK", "ok\n"),
+        problems => Answer::text("503 Service Unavailable", format!("{problems}\n")),
+    }
+}
+
+/// Something that is good for [`FRESH`] since it was made.
+struct Recent<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T> Default for Recent<T> {
+    fn default() -> Recent<T> {
+        Recent(Mutex::default())
+    }
+}
+
+impl<T: Clone> Recent<T> {
+    /// That, or what `make` makes; one does, and all others wait for it.
+    ///
+    /// # Cancel safety
+    /// The next one makes it.
+    async fn get(&self, make: impl Future<Output = T>) -> T {
+        let mut shown = self.0.lock().await;
+        match &*shown {
+            Some((at, it)) if at.elapsed() < FRESH => it.clone(),
+            _ => {
+                let made = make.await;
+                shown.insert((Instant::now(), made)).1.clone()
+            }
         }
     }
 }
@@ -188,5 +221,35 @@ pub async fn serve(monitor: Rc<Monitor>, listener: Listener) {
         let asked = Rc::clone(&monitor);
         let task = timeout(LIMIT, async move { asked.exchange(stream).await });
         monitor.connections.borrow_mut().push_back(tasks.spawn_local(task));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    #[tokio::test]
+    async fn what_is_recent_is_shown_again_and_what_is_not_is_made_anew() {
+        let recent = Recent::default();
+        assert_eq!(recent.get(async { "first" }).await, "first");
+        // However slow this machine is.
+        recent.0.lock().await.as_mut().unwrap().0 = Instant::now() + FRESH * 1000;
+        assert_eq!(recent.get(async { unreachable!("it is there") }).await, "first");
+        recent.0.lock().await.as_mut().unwrap().0 = Instant::now() - FRESH;
+        assert_eq!(recent.get(async { "second" }).await, "second");
+    }
+
+    #[test]
+    fn it_is_made_by_one_and_by_the_next_if_that_one_is_gone() {
+        let recent = Recent::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut one = Box::pin(recent.get(std::future::pending()));
+        assert!(one.as_mut().poll(&mut context).is_pending());
+        let mut other = pin!(recent.get(async { "made" }));
+        assert!(other.as_mut().poll(&mut context).is_pending(), "it waits");
+        drop(one);
+        assert_eq!(other.as_mut().poll(&mut context), Poll::Ready("made"));
     }
 }
