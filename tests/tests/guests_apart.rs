@@ -138,7 +138,8 @@ fn a_thousand_addresses_of_one_guest_do_not_fill_the_bridges_table() {
     });
     scene.rogue.send_all(flood);
     scene.victim.ping_gateway(20);
-    assert_eq!(scene.lab.bound_macs(), 3, "one for each guest");
+    assert!(scene.lab.bound_macs() <= 3, "one for each guest, at any moment");
+    wait_until("his last one is bound", || scene.lab.bound_macs() == 3);
     let table = scene.lab.srv.run("bridge fdb show br wsbr0");
     assert!(table.lines().count() < 40, "{table}");
     scene.end();

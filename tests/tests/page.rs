@@ -135,6 +135,26 @@ fn the_page_joins_the_network_or_room_that_its_address_names() {
 }
 
 #[test]
+fn a_gateway_that_is_not_there_and_one_that_does_not_answer_are_told() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, "inet_iface = wan0\n");
+    lab.srv.ip("link set wsbr0 down");
+    let mut browser = tested(&lab, HTTP, &[]);
+    let page = text(&mut browser);
+    assert_eq!(states(&mut browser), json!(["good", "good", "bad", "skip", "skip"]), "{page}");
+    assert!(page.contains("does not answer ARP") && page.contains("is down"), "{page}");
+    lab.srv.ip("link set wsbr0 up");
+    lab.srv.set_sysctl("net/ipv4/icmp_echo_ignore_all", "1");
+    browser.value("document.querySelector('#again').click()");
+    wait_for_verdict(&mut browser);
+    let page = text(&mut browser);
+    assert_eq!(states(&mut browser), json!(["good", "good", "good", "warn", "good"]), "{page}");
+    assert!(page.contains("does not answer a ping"), "{page}");
+    lab.srv.set_sysctl("net/ipv4/icmp_echo_ignore_all", "0");
+    finish(lab, server, browser, &[]);
+}
+
+#[test]
 fn a_name_server_that_is_silent_or_knows_nothing_is_named() {
     let lab = Lab::new();
     let conf = "inet_iface = wan0\ndhcp_nameserver = 93.184.216.34\n";

@@ -8,7 +8,7 @@ const PAGE: &str = include_str!("page.html");
 /// SHA-256 of what stands between `<style>` and `</style>`, in base64 (CSP 3 §2.3.1).
 const STYLE_HASH: &str = "EkHS+Cas/e42qQEhSTXGChGgqZ5iwQjeCqSG2Rr6nao=";
 /// The same of `<script>`.
-const SCRIPT_HASH: &str = "jPyCGX6nZErhgyekB6XKwMJbxqaWFc1oin1YhoTiqSY=";
+const SCRIPT_HASH: &str = "Ex3sdZx4LGrda0vhzIYoVypK6tDiZK2IH77pLEVYxaQ=";
 
 /// The whole answer; the connection is closed behind it. HEAD: without the body.
 pub fn response(head_only: bool) -> String {

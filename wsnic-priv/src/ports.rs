@@ -270,12 +270,13 @@ impl Helper {
         let network = network_of(port);
         let index = |port| self.taps.borrow().get(&port).map(|tap| tap.link.index);
         let own = index(port).ok_or(io::ErrorKind::NotFound)?;
-        // The rules last: a helper that starts anew takes what they have for bound.
-        if let Some(new) = change.new {
-            self.links.add_mac(own, new).await?;
-        }
+        // The rules last: a helper that starts anew takes what they have for bound. What goes goes first:
+        // at no moment has a port more than it may.
         if let Some(gone) = change.gone {
             self.links.remove_mac(own, gone).await?;
+        }
+        if let Some(new) = change.new {
+            self.links.add_mac(own, new).await?;
         }
         // Either may have gone meanwhile, and its rules with it.
         index(port).filter(|index| *index == own).ok_or(io::ErrorKind::NotFound)?;
