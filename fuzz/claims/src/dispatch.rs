@@ -74,7 +74,7 @@ impl Helper {
         }
         for id in 1..=helper.peers {
             helper.state.resumed(ConnectionId(id));
-            let forgiven = max as usize + MAX_IN_FLIGHT;
+            let forgiven = 2 * (max as usize + MAX_IN_FLIGHT);
             helper.model.peers.insert(id, Peer { resumed: true, forgiven, ..Peer::default() });
         }
         helper
@@ -219,7 +219,7 @@ impl Helper {
                 assert_eq!(action, Action::Reply(self.reply(&expected, req)));
                 match expected {
                     Verdict::Welcome => self.peer(id, |peer| peer.greeted = true),
-                    Verdict::Done => self.peer(id, |peer| peer.forgiven -= 1),
+                    Verdict::Done | Verdict::Gone => self.peer(id, |peer| peer.forgiven -= 1),
                     _ => {}
                 }
             }
@@ -236,6 +236,7 @@ impl Helper {
                 gateway_mac: MacAddr([2, 0, 0, 0, 0, 1]),
             },
             Verdict::Refuse(code) => Reply::Err { req, code },
+            Verdict::Gone => Reply::Err { req, code: ErrorCode::NotAllowed },
             Verdict::Done | Verdict::Bound => Reply::Done { req },
             Verdict::Stats(ports, ports_in_all) => {
                 Reply::Stats { req, ports, ports_in_all, broken: 0, silent: 0 }

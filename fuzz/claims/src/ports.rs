@@ -48,6 +48,8 @@ pub(crate) enum Verdict {
     Open(u32),
     Close(u32),
     Done,
+    /// The port to bind is gone since the helper that died.
+    Gone,
     /// Nothing is held to addresses.
     Bound,
     Stats(u32, u32),
@@ -135,6 +137,7 @@ impl Ports {
             Request::Close { .. } if state.forgiven > 0 => Verdict::Done,
             // The one network has no locks.
             Request::Bind { port, generation, .. } if holds(port.0, generation.0) => Verdict::Bound,
+            Request::Bind { .. } if state.forgiven > 0 => Verdict::Gone,
             Request::Close { .. } | Request::Bind { .. } => Verdict::HangUp(Misuse::NotItsPort),
             Request::Stats { .. } => {
                 let (held, in_all) = self.count(peer);
