@@ -101,6 +101,61 @@ fn without_locks_the_same_frames_arrive() {
 }
 
 #[test]
+fn two_who_help_each_other_get_no_further_than_one() {
+    let mut scene = Scene::new("");
+    let mut accomplice = RawGuest::join(&scene.lab);
+    accomplice.ping_gateway(10);
+    let forged: Vec<Vec<u8>> = attacks(&scene).into_iter().map(|(_, frame)| frame).collect();
+    // Each as the other, whose own these addresses are; then both from the victim's.
+    accomplice.send_all(forged.clone());
+    let as_other =
+        frames::ethernet(scene.witness.mac, accomplice.mac, EXPERIMENTAL, b"as the other");
+    scene.rogue.send(&as_other);
+    let stolen = frames::ethernet(BROADCAST, scene.victim.mac, EXPERIMENTAL, b"I am he");
+    for guest in [&mut scene.rogue, &mut accomplice] {
+        guest.send(&stolen);
+        guest.send_all(forged.clone());
+        guest.shout("that was it");
+    }
+    let heard = scene.witness.hear("that was it");
+    let more = scene.witness.hear("that was it");
+    for frame in heard.iter().chain(&more) {
+        assert!(!forged.contains(frame) && *frame != stolen && *frame != as_other, "{frame:02x?}");
+    }
+    let secret = frames::ethernet(scene.victim.mac, scene.witness.mac, EXPERIMENTAL, b"secret");
+    scene.witness.send(&secret);
+    scene.victim.receive_until(|frame| (frame == secret).then_some(()));
+    scene.witness.shout("done");
+    for guest in [&mut scene.rogue, &mut accomplice] {
+        assert!(!guest.hear("done").contains(&secret), "it went astray");
+    }
+    scene.victim.ping_gateway(20);
+    drop(accomplice);
+    scene.end();
+}
+
+#[test]
+fn a_guest_answers_others_as_a_dhcp_server_without_locks_only() {
+    for (conf, arrives) in [("", false), ("locks = no\n", true)] {
+        let lab = Lab::new();
+        // The built-in server would refuse such answers itself.
+        let server = Server::start(&lab, &format!("dhcp_service = disabled\n{conf}"));
+        let (mut rogue, mut witness) = (RawGuest::connect(&lab), RawGuest::connect(&lab));
+        witness.shout("here");
+        rogue.hear("here");
+        let own = Ipv4Addr::new(192, 168, 86, 77);
+        let offer = frames::udp(67, 68, &[2; 300]);
+        let offer = frames::ipv4(BROADCAST, rogue.mac, own, Ipv4Addr::BROADCAST, 17, &offer);
+        rogue.send(&offer);
+        rogue.shout("that was it");
+        assert_eq!(witness.hear("that was it").contains(&offer), arrives, "{conf}");
+        drop((rogue, witness));
+        server.stop();
+        lab.finish();
+    }
+}
+
+#[test]
 fn nobody_gets_frames_of_another_by_sending_from_his_address() {
     let mut scene = Scene::new("");
     for _ in 0..20 {

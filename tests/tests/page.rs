@@ -143,6 +143,7 @@ fn a_gateway_that_is_not_there_and_one_that_does_not_answer_are_told() {
     let page = text(&mut browser);
     assert_eq!(states(&mut browser), json!(["good", "good", "bad", "skip", "skip"]), "{page}");
     assert!(page.contains("does not answer ARP") && page.contains("is down"), "{page}");
+    browser.update_screenshot("page-no-gateway", PHONE.0, false);
     lab.srv.ip("link set wsbr0 up");
     lab.srv.set_sysctl("net/ipv4/icmp_echo_ignore_all", "1");
     browser.value("document.querySelector('#again').click()");
@@ -150,6 +151,7 @@ fn a_gateway_that_is_not_there_and_one_that_does_not_answer_are_told() {
     let page = text(&mut browser);
     assert_eq!(states(&mut browser), json!(["good", "good", "good", "warn", "good"]), "{page}");
     assert!(page.contains("does not answer a ping"), "{page}");
+    browser.update_screenshot("page-no-ping", PHONE.0, false);
     lab.srv.set_sysctl("net/ipv4/icmp_echo_ignore_all", "0");
     finish(lab, server, browser, &[]);
 }
@@ -164,6 +166,7 @@ fn a_name_server_that_is_silent_or_knows_nothing_is_named() {
     assert_eq!(states(&mut browser), json!(["good", "good", "good", "good", "bad"]), "{page}");
     assert!(page.contains("93.184.216.34 does not answer"), "{page}");
     assert!(page.contains("host_firewall=open") && page.contains("dhcp_nameserver"), "{page}");
+    browser.update_screenshot("page-no-names", PHONE.0, false);
     finish(lab, server, browser, &[]);
 }
 
@@ -212,6 +215,7 @@ fn a_server_that_is_gone_is_told_from_one_that_refuses() {
     let page = text(&mut browser);
     assert_eq!(states(&mut browser), json!(["bad", "skip", "skip", "skip", "skip"]), "{page}");
     assert!(page.contains("The server does not answer"), "{page}");
+    browser.update_screenshot("page-gone", PHONE.0, false);
     drop(browser);
     lab.finish();
 }
