@@ -41,11 +41,11 @@ impl Outbox {
         self.posted.notified().await;
     }
 
-    /// Sends `batch`, keeping what the socket does not take.
+    /// Sends `batch`, keeping what the socket does not take; true if it takes all.
     ///
     /// # Errors
     /// The connection is lost.
-    pub fn send(&self, stream: &Stream, batch: &[u8]) -> Result<(), End> {
+    pub fn send(&self, stream: &Stream, batch: &[u8]) -> Result<bool, End> {
         let mut bytes = self.bytes.borrow_mut();
         let mut sent = 0;
         // Something may have been posted since the last flush: messages stay whole and in order.
@@ -63,7 +63,7 @@ impl Outbox {
             }
         }
         bytes.extend_from_slice(&batch[sent..]);
-        Ok(())
+        Ok(bytes.is_empty())
     }
 
     /// Waits until the socket has taken all that waits for it; returns for how long.

@@ -5,6 +5,7 @@
 
 use super::tests::{flow, message, session};
 use super::*;
+use nix::unistd;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::io::{Read, Write};

@@ -3,7 +3,9 @@
 use super::*;
 use crate::stream::Socket;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd;
 use packets::{ACK, Packet, data, tcp, v4};
+use std::io;
 use std::rc::Rc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

@@ -5,6 +5,7 @@
 //! are copied. Frame is used here for Ethernet frames alone; RFC 6455's frames are called pieces.
 
 use std::str;
+use wsnic_proto::offload::{Sum, unmask};
 
 /// Bytes of the longest message that is taken: twice the longest Ethernet frame there is.
 pub const MAX_MESSAGE: usize = 128 * 1024;
@@ -123,8 +124,8 @@ impl Violation {
 /// Something complete that a client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A binary message, which ends where the bytes end that were used.
-    Message(&'a [u8]),
+    /// A binary message, which ends where the bytes end that were used, and its sum.
+    Message(&'a [u8], Sum),
     /// A binary message that came in fragments.
     Assembled(&'a [u8]),
     /// A text message of this many bytes.
@@ -180,13 +181,14 @@ impl Decoder {
         let Some(header) = self.header(bytes)? else { return Ok((0, None)) };
         let used = header.len + header.payload;
         let Some(payload) = bytes.get_mut(header.len..used) else { return Ok((0, None)) };
-        unmask(payload, header.mask);
+        let sum = unmask(payload, header.mask);
         let payload = &*payload;
         let event = match header.opcode {
             Opcode::Ping => Some(Event::Ping(payload)),
             Opcode::Pong => Some(Event::Pong(payload)),
             Opcode::Close => Some(Event::Close(close_code(payload)?)),
-            opcode if opcode != Opcode::Continuation && header.last => Some(data(opcode, payload)),
+            Opcode::Binary if header.last => Some(Event::Message(payload, sum)),
+            Opcode::Text if header.last => Some(Event::Text(payload.len())),
             opcode => {
                 let (_, message) = self.message.get_or_insert_with(|| (opcode, Vec::new()));
                 message.extend_from_slice(payload);
@@ -199,9 +201,9 @@ impl Decoder {
     fn finish(&mut self) -> Option<Event<'_>> {
         let (opcode, message) = self.message.take()?;
         self.finished = message;
-        Some(match data(opcode, &self.finished) {
-            Event::Message(message) => Event::Assembled(message),
-            event => event,
+        Some(match opcode {
+            Opcode::Text => Event::Text(self.finished.len()),
+            _ => Event::Assembled(&self.finished),
         })
     }
 
@@ -263,10 +265,6 @@ impl Decoder {
     }
 }
 
-fn data(opcode: Opcode, payload: &[u8]) -> Event<'_> {
-    if opcode == Opcode::Text { Event::Text(payload.len()) } else { Event::Message(payload) }
-}
-
 /// RFC 6455 §5.5.1 and §7.4: no payload, or a code that may be sent and a UTF-8 reason.
 fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
     let Some((code, reason)) = payload.split_first_chunk() else {
@@ -277,19 +275,6 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
         return Err(Violation::CloseCode);
     }
     str::from_utf8(reason).map_or(Err(Violation::CloseReason), |_| Ok(Some(code)))
-}
-
-/// RFC 6455 §5.3.
-#[inline]
-fn unmask(payload: &mut [u8], mask: [u8; 4]) {
-    let wide = u32::from_ne_bytes(mask);
-    let (words, rest) = payload.as_chunks_mut::<4>();
-    for word in words {
-        *word = (u32::from_ne_bytes(*word) ^ wide).to_ne_bytes();
-    }
-    for (byte, mask) in rest.iter_mut().zip(mask) {
-        *byte ^= mask;
-    }
 }
 
 /// The header of an unfragmented piece from the server: its bytes and how many of them count.
@@ -345,9 +330,11 @@ mod tests {
             loop {
                 let (used, event) = decoder.next(&mut buffer[at..])?;
                 let event = event.map(|event| match event {
-                    Event::Message(bytes) | Event::Assembled(bytes) => {
+                    Event::Message(bytes, sum) => {
+                        assert_eq!(sum, Sum::of(bytes));
                         Seen::Message(bytes.to_vec())
                     }
+                    Event::Assembled(bytes) => Seen::Message(bytes.to_vec()),
                     Event::Text(len) => Seen::Text(len),
                     Event::Ping(bytes) => Seen::Ping(bytes.to_vec()),
                     Event::Pong(bytes) => Seen::Pong(bytes.to_vec()),

@@ -16,6 +16,7 @@ mod checksum;
 mod run;
 mod segments;
 
+pub use checksum::{Sum, unmask};
 pub use run::{Offered, Run};
 pub use segments::{Malformed, Segments};
 

@@ -10,7 +10,7 @@ use crate::framing::{Deframer, Found};
 use std::cell::RefCell;
 use std::mem;
 use std::ops::Range;
-use wsnic_proto::offload::Run;
+use wsnic_proto::offload::{Run, Sum};
 
 /// Frames of one message that are passed on in one step: about as many as a turn has time for.
 const AT_ONCE: usize = 128;
@@ -72,7 +72,9 @@ impl Shuttle {
             let (used, found) = state.deframer.next(&bytes[at..range.end])?;
             match found {
                 Some(Found::Here(frame)) => {
-                    self.message(bytes, at + frame.start..at + frame.end, run)?;
+                    let frame = at + frame.start..at + frame.end;
+                    let sum = Sum::of(&bytes[frame.clone()]);
+                    self.message(bytes, frame, sum, run)?;
                 }
                 Some(Found::Whole(frame)) => {
                     self.flush_run(bytes, run)?;

@@ -12,7 +12,7 @@
 //! the guest's broken data look right. Nor is a datagram without one, which would be given one. Nor is
 //! a frame to a group: who bounds these counts writes, not frames.
 
-use super::checksum::{finished, folded, is_right, of as sum_of_number, sum};
+use super::checksum::{Sum, finished, folded, is_right, of as sum_of_number, sum};
 use super::{
     ACK, ETHERTYPE_IPV4, ETHERTYPE_IPV6, GSO_TCPV4, GSO_TCPV6, GSO_UDP_L4, HEADER_LEN, IPV4_LEN,
     IPV6_LEN, MIN_TCP_SEGMENT, NEEDS_CSUM, PROTOCOL_TCP, PROTOCOL_UDP, PSH, TCP_CHECKSUM_AT,
@@ -98,14 +98,22 @@ impl Run {
     ///
     /// An empty run takes every frame. One that cannot be joined is complete by itself and will be
     /// written unchanged.
-    #[inline]
     pub fn offer(&mut self, buffer: &[u8], range: Range<usize>) -> Offered {
+        let sum = Sum::of(buffer.get(range.clone()).unwrap_or_default());
+        self.offer_summed(buffer, range, sum)
+    }
+
+    /// The same with the sum of the frame's bytes, which [`unmask`] gives for little.
+    ///
+    /// [`unmask`]: super::unmask
+    #[inline]
+    pub fn offer_summed(&mut self, buffer: &[u8], range: Range<usize>, sum: Sum) -> Offered {
         if self.complete {
             return Offered::Refused;
         }
         let frame = buffer.get(range.clone()).unwrap_or_default();
         match Segment::new(frame).filter(|segment| self.takes_udp || !segment.kind.is_udp) {
-            Some(segment) if self.is_empty() && segment.may_start() && segment.is_right() => {
+            Some(segment) if self.is_empty() && segment.may_start() && segment.is_right(sum) => {
                 self.start(&segment, range.start);
                 self.add(&segment, range.start);
             }
@@ -113,7 +121,7 @@ impl Run {
                 (self.frames, self.start, self.bytes) = (1, range.start, frame.len());
                 self.complete = true;
             }
-            Some(segment) if self.fits(&segment) && segment.is_right() => {
+            Some(segment) if self.fits(&segment) && segment.is_right(sum) => {
                 self.add(&segment, range.start);
             }
             _ => return Offered::Refused,
@@ -192,24 +200,26 @@ impl Run {
     fn fits(&self, segment: &Segment<'_>) -> bool {
         let (first, own) = (self.headers(), segment.frame);
         let at = self.kind.transport_at();
-        let is_same = |range: Range<usize>| first.get(range.clone()) == own.get(range);
         segment.kind == self.kind
             && segment.headers_len == self.headers_len
             && segment.payload_len() <= self.size
             // Addresses, EtherType, and what stands before the packet's length.
             && if self.kind.is_ipv6 {
-                is_same(0..18) && is_same(20..at)
+                is_same::<18>(first, own, 0) && is_same::<34>(first, own, 20)
             } else {
-                is_same(0..16) && is_same(20..24) && is_same(26..at) && self.is_id_legal(own)
+                is_same::<16>(first, own, 0)
+                    && is_same::<4>(first, own, 20)
+                    && is_same::<8>(first, own, 26)
+                    && self.is_id_legal(own)
             }
             // Ports.
-            && is_same(at..at + 4)
+            && is_same::<4>(first, own, at)
             // Acknowledgement and header length; window; urgent pointer and options.
             && (self.kind.is_udp
                 || segment.sequence() == self.next_sequence
-                    && is_same(at + 8..at + 13)
-                    && is_same(at + 14..at + 16)
-                    && is_same(at + 18..self.headers_len))
+                    && is_same::<5>(first, own, at + 8)
+                    && is_same::<2>(first, own, at + 14)
+                    && first.get(at + 18..) == own.get(at + 18..self.headers_len))
     }
 
     /// Whether the id that the kernel would give this IPv4 frame does no harm.
@@ -267,6 +277,13 @@ impl Default for Run {
     fn default() -> Run {
         Run::new()
     }
+}
+
+/// Whether both have the same `N` bytes at `at`. Compared as numbers are, where a slice would be by a call.
+#[inline]
+fn is_same<const N: usize>(first: &[u8], other: &[u8], at: usize) -> bool {
+    let bytes = |of: &[u8]| of.get(at..).and_then(<[u8]>::first_chunk::<N>).copied();
+    bytes(first) == bytes(other)
 }
 
 /// Bytes of the caller's buffer.
@@ -371,11 +388,11 @@ impl<'a> Segment<'a> {
         !self.is_pushed() && (self.kind.is_udp || self.payload_len() >= MIN_TCP_SEGMENT)
     }
 
-    /// Whether its checksums are right. This reads all of it.
+    /// Whether its checksums are right, `whole` being the sum of all its bytes.
     #[inline]
-    fn is_right(&self) -> bool {
+    fn is_right(&self, whole: Sum) -> bool {
         let at = self.kind.transport_at();
-        let transport = sum(&self.frame[self.kind.addresses_at()..])
+        let transport = whole.behind(&self.frame[..self.kind.addresses_at()])
             + sum_of_number(self.kind.protocol())
             + sum_of_number((self.frame.len() - at) as u16);
         is_right(transport) && (self.kind.is_ipv6 || is_right(sum(&self.frame[IP_AT..at])))
