@@ -392,10 +392,18 @@ impl<'a> Segment<'a> {
     #[inline]
     fn is_right(&self, whole: Sum) -> bool {
         let at = self.kind.transport_at();
-        let transport = whole.behind(&self.frame[..self.kind.addresses_at()])
-            + sum_of_number(self.kind.protocol())
-            + sum_of_number((self.frame.len() - at) as u16);
-        is_right(transport) && (self.kind.is_ipv6 || is_right(sum(&self.frame[IP_AT..at])))
+        // Of known lengths, which makes a few additions of each sum.
+        let behind_head = if self.kind.is_ipv6 {
+            self.frame.first_chunk::<{ IP_AT + 8 }>().map(|head| whole.behind(head))
+        } else {
+            let ip = self.frame.get(IP_AT..).and_then(<[u8]>::first_chunk::<IPV4_LEN>);
+            let head = self.frame.first_chunk::<{ IP_AT + 12 }>();
+            head.filter(|_| ip.is_some_and(|ip| is_right(sum(ip)))).map(|head| whole.behind(head))
+        };
+        behind_head.is_some_and(|sum| {
+            let len = (self.frame.len() - at) as u16;
+            is_right(sum + sum_of_number(self.kind.protocol()) + sum_of_number(len))
+        })
     }
 
     fn payload_len(&self) -> usize {
