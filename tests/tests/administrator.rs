@@ -37,6 +37,29 @@ fn a_bridge_whose_name_is_taken_meanwhile_is_made_again_as_soon_as_that_is_possi
 }
 
 #[test]
+fn guests_that_first_speak_while_the_bridge_is_deleted_keep_their_sessions() {
+    let lab = Lab::new();
+    let server = Server::start(&lab, CONF);
+    let mut guests: Vec<RawGuest> = (0..8).map(|_| RawGuest::connect(&lab)).collect();
+    server.signal_program(HELPER, Signal::SIGSTOP);
+    for (number, guest) in guests.iter_mut().enumerate() {
+        guest.shout(&format!("I am {number}"));
+    }
+    // As a rule they have come to the front-end by then, and it asks.
+    std::thread::sleep(Duration::from_millis(200));
+    lab.srv.ip("link delete wsbr0");
+    server.signal_program(HELPER, Signal::SIGCONT);
+    wait_until("all are on a bridge again", || on_bridge(&lab) == guests.len());
+    wait_until("all addresses are bound", || lab.bound_macs() == guests.len());
+    let (one, others) = guests.split_first_mut().expect("guests");
+    one.shout("here");
+    others.iter_mut().for_each(|other| drop(other.hear("here")));
+    drop(guests);
+    server.stop();
+    lab.finish();
+}
+
+#[test]
 fn ports_that_are_being_opened_while_the_bridge_is_deleted_end_up_on_the_new_one() {
     let lab = Lab::new();
     let helper = Helper::start(&lab, "max_clients = 200\n");

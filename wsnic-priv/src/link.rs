@@ -173,11 +173,12 @@ impl Links {
     }
 
     /// Lets a locked port use a MAC address, which moves to it from whichever port of the bridge had it.
+    /// One that is on no bridge (`EOPNOTSUPP`) gets its addresses with the next.
     pub async fn add_mac(&self, port: u32, mac: MacAddr) -> io::Result<()> {
         // Sticky: not even a frame that comes by a cable moves it.
         let add = self.0.0.neighbours().add_bridge(port, &mac.0).state(NeighbourState::Noarp);
         let add = add.flags(NeighbourFlags::Controller | NeighbourFlags::Sticky).replace();
-        add.execute().await.map_err(io_error)
+        ignore(add.execute().await.map_err(io_error), &[nix::libc::EOPNOTSUPP])
     }
 
     /// Takes a MAC address from a port; one that it does not have, or that has moved, is no error.
@@ -185,10 +186,8 @@ impl Links {
         let mut entry = self.0.0.neighbours().add_bridge(port, &mac.0);
         entry.message_mut().header.flags = NeighbourFlags::Controller;
         let remove = self.0.0.neighbours().del(entry.message_mut().clone());
-        match remove.execute().await.map_err(io_error) {
-            Err(error) if error.raw_os_error() == Some(nix::libc::ENOENT) => Ok(()),
-            done => ignore_missing(done),
-        }
+        let harmless = [nix::libc::ENOENT, nix::libc::ENODEV, nix::libc::EOPNOTSUPP];
+        ignore(remove.execute().await.map_err(io_error), &harmless)
     }
 
     /// Deletes these interfaces, which have [`PORT_GROUP`], by one message; one that is gone already
@@ -198,7 +197,7 @@ impl Links {
     pub async fn delete_ports(&self, names: impl Iterator<Item = String>) -> io::Result<()> {
         for name in names {
             let dying = LinkUnspec::new_with_name(&name).link_group(DYING_GROUP);
-            ignore_missing(self.set(dying).await)?;
+            ignore(self.set(dying).await, &[nix::libc::ENODEV])?;
         }
         self.delete_group(DYING_GROUP).await
     }
@@ -208,7 +207,7 @@ impl Links {
         match self.find(name).await?.filter(|link| link.group == BRIDGE_GROUP) {
             Some(link) => {
                 let deleted = self.0.0.link().del(link.index).execute().await;
-                ignore_missing(deleted.map_err(io_error))
+                ignore(deleted.map_err(io_error), &[nix::libc::ENODEV])
             }
             None => Ok(()),
         }
@@ -218,7 +217,7 @@ impl Links {
     pub async fn delete_group(&self, group: u32) -> io::Result<()> {
         let message = LinkMessageBuilder::<LinkUnspec>::default().link_group(group).build();
         let deleted = self.0.0.link().del_with_message(message).execute().await;
-        ignore_missing(deleted.map_err(io_error))
+        ignore(deleted.map_err(io_error), &[nix::libc::ENODEV])
     }
 
     /// Writes a note on an interface.
@@ -266,9 +265,9 @@ fn no_device() -> io::Error {
     nix::Error::ENODEV.into()
 }
 
-fn ignore_missing(result: io::Result<()>) -> io::Result<()> {
+fn ignore(result: io::Result<()>, harmless: &[i32]) -> io::Result<()> {
     match result {
-        Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => Ok(()),
+        Err(error) if error.raw_os_error().is_some_and(|code| harmless.contains(&code)) => Ok(()),
         other => other,
     }
 }
