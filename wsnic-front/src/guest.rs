@@ -94,8 +94,9 @@ impl Guest {
     }
 
     /// The address that this frame to DHCP clients, which comes from the bridge, gives to this guest;
-    /// also one that it has had before, which the helper may have given to another since. Only the gateway's word counts: other guests cannot send such frames, and
-    /// nobody beyond can send with the gateway's address.
+    /// also one that it has had before, which the helper may have given to another since. Only the
+    /// gateway's word counts: other guests cannot send such frames, and nobody beyond can send with the
+    /// gateway's address.
     #[cold]
     pub fn given(&self, frame: Frame<'_>) -> Option<Pair> {
         let (server, pair) = leased(frame)?;

@@ -17,7 +17,7 @@ use wsnic_proto::Frame;
 use wsnic_proto::offload::{self, Segments};
 
 /// Bytes that one write takes to a client, about: the last frame may go beyond.
-pub(super) const BATCH: usize = 64 * 1024;
+const BATCH: usize = 64 * 1024;
 /// The same for a client whose socket has taken all of the batches before at once: it is woken less
 /// often. One whose socket has not is given less again, so that little waits for it.
 pub(super) const LONGEST_BATCH: usize = 256 * 1024;
