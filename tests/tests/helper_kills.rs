@@ -7,6 +7,8 @@ use wsnic_tests::{Door, HANDSHAKE, Keeper, Lab, Peer, RawGuest, Server, wait_unt
 
 /// A hundred sessions, one that comes late, and room.
 const CONF: &str = "max_clients = 110\n";
+/// The group of TAPs that are about to be deleted.
+const DYING_GROUP: u32 = 0x7773_0002;
 /// Requests that the front-end has under way at most.
 const IN_FLIGHT: usize = 64;
 
@@ -77,6 +79,25 @@ fn a_front_end_that_was_stopped_while_helpers_died_loses_no_session() {
         wait_until("their ports are gone", || lab.ports() == guests.len());
     }
     drop(guests);
+    wait_until("all ports are gone", || lab.ports() == 0);
+    keeper.stop();
+    lab.finish();
+}
+
+#[test]
+fn a_port_that_a_helper_was_deleting_when_it_died_is_in_no_new_clients_way() {
+    let lab = Lab::new();
+    let mut keeper = Keeper::start(&lab, CONF);
+    let (mut dying, other) = (RawGuest::connect(&lab), RawGuest::connect(&lab));
+    keeper.kill_helper();
+    // Deleted are those of a group, after they were put there.
+    lab.srv.ip(&format!("link set wstap0 group {DYING_GROUP}"));
+    keeper.start_helper();
+    keeper.wait_until_the_helper_serves();
+    wait_until("it is gone", || lab.ports() == 1);
+    RawGuest::join(&lab).ping_gateway(56);
+    assert_eq!(dying.close_code(), 1011);
+    drop((dying, other));
     wait_until("all ports are gone", || lab.ports() == 0);
     keeper.stop();
     lab.finish();

@@ -99,9 +99,9 @@ impl Networks {
     }
 
     async fn build(&mut self, all: &[Link], resume: bool) -> Result<(), NetworkError> {
-        let left = self.policy.closed.clone();
         let failed = link("remove what an earlier run left");
         if resume {
+            self.links.delete_group(DYING_GROUP).await.map_err(&failed)?;
             for old in all.iter().filter(|link| wsnic_host::lan_of(&link.name).is_some()) {
                 if let Some(adopted) = self.bridges.adopt(old) {
                     self.adopted.push(adopted);
@@ -110,12 +110,12 @@ impl Networks {
                     self.links.delete(&old.name).await.map_err(&failed)?;
                 }
             }
-            self.forwarding = left;
+            self.forwarding = self.policy.closed.clone();
         } else {
             if all.iter().any(|link| link.group == BRIDGE_GROUP) {
                 tracing::info!("removing the bridges that an earlier run left");
             }
-            remove(&self.links, &left).await.map_err(failed)?;
+            remove(&self.links, &self.policy.closed).await.map_err(failed)?;
         }
         for lan in self.bridges.missing() {
             self.bridges.make(lan, None).await.map_err(link("make the bridge"))?;
