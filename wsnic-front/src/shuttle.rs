@@ -82,6 +82,8 @@ pub struct Shuttle {
     held: RefCell<Option<(Vec<u8>, Pair)>>,
     /// What a DHCP server on the bridge has just given to the guest, not bound yet.
     given: Cell<Option<Pair>>,
+    /// Whether something was written to the TAP since it was read.
+    has_written: Cell<bool>,
     offloads: Offloads,
     limit_up: RefCell<Option<Limiter>>,
     limit_down: RefCell<Option<Limiter>>,
@@ -114,6 +116,7 @@ impl Shuttle {
             guest,
             held: RefCell::default(),
             given: Cell::default(),
+            has_written: Cell::default(),
             offloads,
             limit_up: RefCell::new(limit_up),
             limit_down: RefCell::new(limit_down),
@@ -151,6 +154,8 @@ impl Shuttle {
         hold_back: Duration,
     ) -> End {
         tokio::select! {
+            // Who writes to the TAP comes before who reads it: see `Shuttle::written`.
+            biased;
             end = self.guest_to_bridge::<STREAM>(early, decoder) => end,
             end = self.bridge_to_guest::<STREAM>(hold_back) => end,
             end = self.pulse.watch_silence(&self.outbox, &self.counters.rtt) => end,

@@ -22,9 +22,10 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 use tokio::net::UnixListener;
+use tokio::runtime::LocalOptions;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::LocalSet;
+use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 use wsnic_os::config::{LoadError, Loaded};
 use wsnic_os::inherited::Inherited;
@@ -114,7 +115,7 @@ fn run() -> Result<(), StartError> {
     let opened = Opened::open(&settings, matches.get_one("helper"), inherited)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
+        .build_local(LocalOptions::default())
         .map_err(system("start the runtime"))?;
     let ready = runtime.block_on(opened.prepare())?;
     let closed = Closed::enter(&settings, fd_limit(settings.max_clients()))?;
@@ -355,55 +356,49 @@ async fn serve(
         sessions: Rc::default(),
         sandboxed,
     });
-    let tasks = LocalSet::new();
-    let mut helper_task = tasks.spawn_local(helper.run());
+    let mut helper_task = spawn_local(helper.run());
     let handshakes = Rc::new(Cell::new(0));
     let mut accepting = Vec::new();
     for listener in listeners {
         let (context, handshakes) = (Rc::clone(&context), Rc::clone(&handshakes));
-        accepting.push(tasks.spawn_local(listen::accept(context, listener, handshakes)));
+        accepting.push(spawn_local(listen::accept(context, listener, handshakes)));
     }
     let monitor = Rc::new(Monitor::new(&context, &handshakes));
     for listener in monitors {
-        accepting.push(tasks.spawn_local(monitor::serve(Rc::clone(&monitor), listener)));
+        accepting.push(spawn_local(monitor::serve(Rc::clone(&monitor), listener)));
     }
     if let Some(listener) = admin {
         let (context, settings) = (Rc::clone(&context), settings.clone());
         let admin = Admin { context, settings, monitor: Rc::clone(&monitor) };
-        accepting.push(tasks.spawn_local(admin::serve(admin, listener)));
+        accepting.push(spawn_local(admin::serve(admin, listener)));
     }
     // It is theirs, and gone with them.
     drop(monitor);
     notifier.ready("serving");
-    let served = tasks
-        .run_until(async {
-            let outcome = tokio::select! {
-                () = signals.stop() => Ok(()),
-                never = notifier.keep_alive() => match never {},
-                reason = &mut helper_task => Err(StartError::HelperGone(reason.unwrap_or_default())),
-            };
-            notifier.stopping();
-            accepting.iter().for_each(tokio::task::JoinHandle::abort);
-            // An error means that no session is there to hear it.
-            let _ = stop.send(true);
-            // This context, the one of each accept task that is being aborted, and the sessions'.
-            let all_gone = async {
-                while Rc::strong_count(&context) > 1 {
-                    sleep(Duration::from_millis(5)).await;
-                }
-            };
-            if timeout(FAREWELL_LIMIT, all_gone).await.is_err() {
-                let left = Rc::strong_count(&context) - 1;
-                tracing::warn!(left, "not all connections have ended");
-            }
-            helper_task.abort();
-            // Before any TAP is closed, which happens as this process ends.
-            context.helper.hang_up();
-            outcome
-        })
-        .await;
+    let outcome = tokio::select! {
+        () = signals.stop() => Ok(()),
+        never = notifier.keep_alive() => match never {},
+        reason = &mut helper_task => Err(StartError::HelperGone(reason.unwrap_or_default())),
+    };
+    notifier.stopping();
+    accepting.iter().for_each(tokio::task::JoinHandle::abort);
+    // An error means that no session is there to hear it.
+    let _ = stop.send(true);
+    // This context, the one of each accept task that is being aborted, and the sessions'.
+    let all_gone = async {
+        while Rc::strong_count(&context) > 1 {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    if timeout(FAREWELL_LIMIT, all_gone).await.is_err() {
+        let left = Rc::strong_count(&context) - 1;
+        tracing::warn!(left, "not all connections have ended");
+    }
+    helper_task.abort();
+    // Before any TAP is closed, which happens as this process ends.
+    context.helper.hang_up();
     drop(janitors);
-    served
+    outcome
 }
 
 /// 0 is no limit.

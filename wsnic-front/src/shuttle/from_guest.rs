@@ -382,6 +382,7 @@ impl Shuttle {
     fn wrote(&self, frames: usize, len: usize, written: nix::Result<usize>) -> Result<(), End> {
         match written {
             Ok(_) => {
+                self.has_written.set(true);
                 add(&self.counters.frames_in, frames);
                 add(&self.counters.bytes_in, len);
             }

@@ -11,6 +11,8 @@ use crate::turn::{TURN, Turn};
 use crate::ws::{self, MAX_HEADER, Opcode};
 use nix::errno::Errno;
 use nix::unistd;
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 use wsnic_proto::Frame;
@@ -68,12 +70,15 @@ impl Shuttle {
             }
             turn.pass_on().await;
             let mut guard = tokio::select! {
+                biased;
                 ready = self.tap.ready(TAP_INTEREST) => match ready {
-                    Ok(guard) => guard,
+                    Ok(guard) => Some(guard),
                     Err(_) => return End::PortLost,
                 },
+                () = self.written() => None,
                 () = self.outbox.posted() => continue,
             };
+            self.has_written.set(false);
             let late = match waited {
                 Duration::ZERO => 0,
                 waited => codel.batch(waited, drained, std::time::Instant::now()),
@@ -85,8 +90,11 @@ impl Shuttle {
                     true => self.take_super_frames::<STREAM>(buffer, batch.0, late)?,
                     false => self.take_frames::<STREAM>(buffer, batch.0, late)?,
                 };
-                if drained {
-                    guard.clear_ready();
+                match &mut guard {
+                    Some(guard) if drained => guard.clear_ready(),
+                    // There is more, and it may be that no event says so.
+                    None if !drained => self.has_written.set(true),
+                    _ => {}
                 }
                 let is_taken = self.outbox.send(&self.stream, &buffer[..len])?;
                 Ok((len, drained, is_taken))
@@ -106,6 +114,12 @@ impl Shuttle {
                 Err(end) => return end,
             }
         }
+    }
+
+    /// Returns when something was written to the TAP: what the kernel itself answers is there before the
+    /// write returns, and is not waited for as an event. Who writes is polled before, in the same task.
+    async fn written(&self) {
+        poll_fn(|_| if self.has_written.get() { Poll::Ready(()) } else { Poll::Pending }).await;
     }
 
     /// Whether the guest is to have a frame of the bridge: what is for DHCP clients comes from the
