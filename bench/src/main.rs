@@ -5,6 +5,7 @@
 //! no process and no link is left however it ends. docs/performance.md explains each line.
 
 mod client;
+mod core;
 mod flow;
 mod limit;
 mod line;

@@ -3,6 +3,7 @@
 //! All servers are clients' neighbours over the same kind of link, have a bridge of the same name,
 //! address and settings, and stand behind the same firewall: that of wsnic, copied.
 
+use crate::core::Core;
 use crate::line::Line;
 use crate::pump::Pump;
 use crate::relay::BRIDGE;
@@ -221,13 +222,15 @@ impl Stage {
             Running::Wsnic(server) => server.family(),
             Running::Other(child) => vec![child.id()],
         };
-        let threads = family.iter().flat_map(|pid| {
-            std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives")
-        });
-        let threads = threads.map(|thread| thread.expect("a directory entry").file_name());
+        let threads = family.into_iter().flat_map(threads_of).map(|thread| thread.to_string());
         let mut command = Command::new("renice");
         command.args(["-n", "-20", "-p"]).args(threads).stdout(Stdio::null());
         assert!(command.status().expect("renice runs").success(), "it needs root");
+    }
+
+    /// Has whatever moves frames run there from now on.
+    pub fn stays_on(&self, core: Core) {
+        threads_of(self.pid()).for_each(|thread| core.holds(thread));
     }
 
     /// A client's connection, with the handshake done.
@@ -315,6 +318,15 @@ impl Stage {
         self.lab.finish();
         wait_for_kernel();
     }
+}
+
+/// The threads of a process.
+fn threads_of(pid: u32) -> impl Iterator<Item = i32> {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process lives");
+    threads.map(|thread| {
+        let name = thread.expect("a directory entry").file_name();
+        name.to_str().and_then(|name| name.parse().ok()).expect("a number")
+    })
 }
 
 /// The kernel deletes what was in a namespace later, and while it does, it makes everybody wait who
