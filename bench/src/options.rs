@@ -75,6 +75,16 @@ impl Options {
     }
 }
 
+/// All of them, in every other round from the last to the first: whoever comes next finds caches as the
+/// one before has left them, and what the kernel still does for that one.
+pub fn in_turn<T>(round: usize, all: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut all: Vec<T> = all.into_iter().collect();
+    if !round.is_multiple_of(2) {
+        all.reverse();
+    }
+    all
+}
+
 /// As many as wsnic takes, less those that move something.
 fn most_clients() -> usize {
     let most = match OptionId::MaxClients.spec().kind {

@@ -214,20 +214,17 @@ fn flow_of(ip: &Ip, transport: Transport, payload: usize, size: usize) -> Vec<Ve
 
 /// What is written for frames that all go into one run.
 fn join(frames: &[Vec<u8>]) -> Vec<u8> {
-    let buffer = frames.concat();
+    let mut buffer = [&[0; HEADER_LEN][..], &frames.concat()].concat();
     let mut run = Run::new();
     run.set_takes_udp(true);
-    let mut start = 0;
+    let mut start = HEADER_LEN;
     for frame in frames {
-        assert_ne!(run.offer(&buffer, start..start + frame.len()), Offered::Refused);
+        assert_ne!(run.offer(&mut buffer, start..start + frame.len()), Offered::Refused);
         start += frame.len();
     }
-    let written = run.flush(&buffer, |slices| {
-        slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()
-    });
-    let (count, bytes, written) = written.expect("something is pending");
-    assert_eq!((count, bytes), (frames.len(), buffer.len()));
-    written
+    let write = run.take(&mut buffer).expect("something is pending");
+    assert_eq!((write.frames, write.bytes), (frames.len(), start - HEADER_LEN));
+    buffer[write.range].to_vec()
 }
 
 #[test]

@@ -50,7 +50,7 @@ use wsnic_proto::offload::{self, Offloads, Run};
 use wsnic_proto::settings::Framing;
 
 /// Bytes of the thread's buffer for what clients send: a whole message and the start of others.
-const READ_BUFFER: usize = 256 * 1024;
+const READ_BUFFER: usize = 384 * 1024;
 /// Bytes of room before what clients send: see `from_guest`.
 const ROOM: usize = offload::HEADER_LEN;
 /// Room behind [`LONGEST_BATCH`] for the longest frame and its header, or most of what one is cut into.

@@ -1,11 +1,12 @@
 //! RFC 6455 framing: bytes of a client to messages, messages to bytes.
 //!
 //! No I/O. The decoder works in place on the caller's buffer: it finds one complete piece at a
-//! time, unmasks it where it lies and hands out a slice; only fragments of an unfinished message
-//! are copied. Frame is used here for Ethernet frames alone; RFC 6455's frames are called pieces.
+//! time and hands out a slice, unmasked where it lies; only fragments of an unfinished message are
+//! copied. A whole binary message is handed out as it is, for whoever moves it to unmask it meanwhile. Frame is used here for Ethernet frames alone; RFC 6455's frames are called pieces.
 
+use std::ops::Range;
 use std::str;
-use wsnic_proto::offload::{Sum, unmask};
+use wsnic_proto::offload::unmask;
 
 /// Bytes of the longest message that is taken: twice the longest Ethernet frame there is.
 pub const MAX_MESSAGE: usize = 128 * 1024;
@@ -124,8 +125,8 @@ impl Violation {
 /// Something complete that a client sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// A binary message, which ends where the bytes end that were used, and its sum.
-    Message(&'a [u8], Sum),
+    /// A binary message: where it lies in the bytes that were given, and the mask that is still upon it.
+    Message(Range<usize>, [u8; 4]),
     /// A binary message that came in fragments.
     Assembled(&'a [u8]),
     /// A text message of this many bytes.
@@ -181,13 +182,15 @@ impl Decoder {
         let Some(header) = self.header(bytes)? else { return Ok((0, None)) };
         let used = header.len + header.payload;
         let Some(payload) = bytes.get_mut(header.len..used) else { return Ok((0, None)) };
-        let sum = unmask(payload, header.mask);
+        if header.opcode == Opcode::Binary && header.last {
+            return Ok((used, Some(Event::Message(header.len..used, header.mask))));
+        }
+        unmask(payload, header.mask);
         let payload = &*payload;
         let event = match header.opcode {
             Opcode::Ping => Some(Event::Ping(payload)),
             Opcode::Pong => Some(Event::Pong(payload)),
             Opcode::Close => Some(Event::Close(close_code(payload)?)),
-            Opcode::Binary if header.last => Some(Event::Message(payload, sum)),
             Opcode::Text if header.last => Some(Event::Text(payload.len())),
             opcode => {
                 let (_, message) = self.message.get_or_insert_with(|| (opcode, Vec::new()));
@@ -329,18 +332,27 @@ mod tests {
             let mut at = 0;
             loop {
                 let (used, event) = decoder.next(&mut buffer[at..])?;
-                let event = event.map(|event| match event {
-                    Event::Message(bytes, sum) => {
-                        assert_eq!(sum, Sum::of(bytes));
-                        Seen::Message(bytes.to_vec())
-                    }
-                    Event::Assembled(bytes) => Seen::Message(bytes.to_vec()),
-                    Event::Text(len) => Seen::Text(len),
-                    Event::Ping(bytes) => Seen::Ping(bytes.to_vec()),
-                    Event::Pong(bytes) => Seen::Pong(bytes.to_vec()),
-                    Event::Close(code) => Seen::Close(code),
+                let mut whole = None;
+                let event = event.and_then(|event| {
+                    Some(match event {
+                        Event::Message(range, mask) => {
+                            whole = Some((range, mask));
+                            return None;
+                        }
+                        Event::Assembled(bytes) => Seen::Message(bytes.to_vec()),
+                        Event::Text(len) => Seen::Text(len),
+                        Event::Ping(bytes) => Seen::Ping(bytes.to_vec()),
+                        Event::Pong(bytes) => Seen::Pong(bytes.to_vec()),
+                        Event::Close(code) => Seen::Close(code),
+                    })
                 });
                 seen.extend(event);
+                if let Some((range, mask)) = whole {
+                    assert_eq!(range.end, used);
+                    let message = &mut buffer[at + range.start..at + range.end];
+                    unmask(message, mask);
+                    seen.push(Seen::Message(message.to_vec()));
+                }
                 at += used;
                 if used == 0 {
                     break;

@@ -17,7 +17,7 @@ mod run;
 mod segments;
 
 pub use checksum::{Sum, unmask};
-pub use run::{Offered, Run};
+pub use run::{Offered, Run, Write};
 pub use segments::{Malformed, Segments};
 
 /// Bytes of struct virtio_net_hdr (linux/virtio_net.h), which stands before each frame of a TAP

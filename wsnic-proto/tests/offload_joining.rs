@@ -8,11 +8,11 @@ use packets::{checksum, data, tcp, v4, v6, vnet};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::ops::Range;
-use wsnic_proto::offload::{HEADER_LEN, Offered, Run, Segments};
+use wsnic_proto::offload::{HEADER_LEN, Offered, Run, Segments, Write, unmask};
 
 /// Frames in one buffer, as messages lie behind their headers.
 fn lay_out(frames: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
-    let mut buffer = vec![0xee; 3];
+    let mut buffer = vec![0xee; 5];
     let lay = |frame: &Vec<u8>| {
         buffer.extend([0xdd; 8]);
         let start = buffer.len();
@@ -23,39 +23,59 @@ fn lay_out(frames: &[Vec<u8>]) -> (Vec<u8>, Vec<Range<usize>>) {
     (buffer, ranges)
 }
 
-/// What is written for these frames, and how many each write carries.
+/// What is written for these frames, and how many each write carries: the same whether they come plain
+/// or masked.
 fn join(frames: &[Vec<u8>]) -> Vec<(usize, Vec<u8>)> {
-    let (buffer, ranges) = lay_out(frames);
+    let writes = join_masked(frames, None);
+    let mask = frames
+        .concat()
+        .iter()
+        .fold(0x0bad_cafe_u32, |mask, byte| mask.rotate_left(7) ^ u32::from(*byte));
+    assert_eq!(writes, join_masked(frames, Some(mask)));
+    writes
+}
+
+fn join_masked(frames: &[Vec<u8>], mask: Option<u32>) -> Vec<(usize, Vec<u8>)> {
+    let (mut buffer, ranges) = lay_out(frames);
     let mut run = Run::new();
     run.set_takes_udp(true);
     let mut writes = Vec::new();
-    let mut flush = |run: &mut Run| {
-        let outcome = run.flush(&buffer, |slices| {
-            assert!(slices.len() <= 66);
-            slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()
-        });
-        let (frames, bytes, written) = outcome.expect("something is pending");
-        writes.push((frames, bytes, written));
+    let mut flush = |run: &mut Run, buffer: &mut [u8]| {
+        let write = run.take(buffer).expect("something is pending");
+        writes.push((write.frames, write.bytes, buffer[write.range].to_vec()));
         assert!(run.is_empty());
-        assert!(run.flush(&buffer, |_| ()).is_none());
+        assert_eq!(run.take(buffer), None);
     };
-    for range in ranges {
-        let mut offered = run.offer(&buffer, range.clone());
+    for (range, number) in ranges.into_iter().zip(0..) {
+        let mask = mask.map(|mask| mask.wrapping_add(number).to_be_bytes());
+        let mut offered = Offered::Refused;
+        if let Some(mask) = mask {
+            unmask(&mut buffer[range.clone()], mask);
+            let before = buffer.clone();
+            offered = run.offer_masked(&mut buffer, range.clone(), mask);
+            if offered == Offered::Refused {
+                assert_eq!(buffer[range.clone()], before[range.clone()], "it is as it was");
+                unmask(&mut buffer[range.clone()], mask);
+            }
+        }
         if offered == Offered::Refused {
-            flush(&mut run);
-            offered = run.offer(&buffer, range.clone());
+            offered = run.offer(&mut buffer, range.clone());
+        }
+        if offered == Offered::Refused {
+            flush(&mut run, &mut buffer);
+            offered = run.offer(&mut buffer, range.clone());
         }
         match offered {
             Offered::Joined => assert!(!run.is_empty()),
             Offered::Complete => {
-                assert_eq!(run.offer(&buffer, range), Offered::Refused);
-                flush(&mut run);
+                assert_eq!(run.offer(&mut buffer, range), Offered::Refused);
+                flush(&mut run, &mut buffer);
             }
             Offered::Refused => panic!("an empty run refuses a frame"),
         }
     }
     if !run.is_empty() {
-        flush(&mut run);
+        flush(&mut run, &mut buffer);
     }
     let mut rest = frames.iter();
     for (count, bytes, _) in &writes {
@@ -149,10 +169,10 @@ fn datagrams_of_a_flow_are_joined_where_the_kernel_takes_that() {
         assert_eq!(counts(&datagrams(&[18, 18, 17, 18, 19, 19])), [3, 1, 2]);
         assert_eq!(counts(&datagrams(&[0, 0, 0])), [1, 1, 1], "nothing is in them");
         let frames = datagrams(&[18, 18]);
-        let (buffer, ranges) = lay_out(&frames);
+        let (mut buffer, ranges) = lay_out(&frames);
         let mut run = Run::new();
-        assert_eq!(run.offer(&buffer, ranges[0].clone()), Offered::Complete);
-        assert_eq!(run.take_single(), Some(ranges[0].clone()));
+        assert_eq!(run.offer(&mut buffer, ranges[0].clone()), Offered::Complete);
+        assert_eq!(run.take(&mut buffer).map(|write| write.frames), Some(1));
     }
 }
 
@@ -451,35 +471,46 @@ fn another_flow_between_keeps_its_place() {
 }
 
 #[test]
-fn a_frame_that_is_pending_alone_may_be_taken_as_it_lies() {
+fn a_write_is_of_one_piece_behind_what_came_before() {
     let frames: Vec<Vec<u8>> =
         Packet::new(v4(), tcp(ACK), data(3000)).cut(1448).iter().map(Packet::bytes).collect();
-    let (buffer, ranges) = lay_out(&frames);
+    let (mut buffer, ranges) = lay_out(&frames);
     let mut run = Run::new();
-    assert_eq!(run.take_single(), None);
-    for range in &ranges {
-        assert_ne!(run.offer(&buffer, range.clone()), Offered::Refused);
-        assert_eq!(run.take_single(), Some(range.clone()));
-        assert!(run.is_empty());
-    }
+    assert_eq!(run.take(&mut buffer), None);
+    let first = Write {
+        frames: 1,
+        bytes: ranges[0].len(),
+        range: ranges[0].start - HEADER_LEN..ranges[0].end,
+    };
+    assert_ne!(run.offer(&mut buffer, ranges[0].clone()), Offered::Refused);
+    assert_eq!(run.take(&mut buffer), Some(first));
     for range in &ranges[..2] {
-        assert_eq!(run.offer(&buffer, range.clone()), Offered::Joined);
+        assert_eq!(run.offer(&mut buffer, range.clone()), Offered::Joined);
     }
-    assert_eq!(run.take_single(), None, "two are one write");
-    assert_eq!(run.flush(&buffer, |_| ()).map(|(frames, ..)| frames), Some(2));
+    let both = Write {
+        frames: 2,
+        bytes: ranges[0].len() + ranges[1].len(),
+        range: ranges[0].start - HEADER_LEN..ranges[0].end + 1448,
+    };
+    assert_eq!(run.take(&mut buffer), Some(both));
 }
 
 #[test]
-fn ranges_outside_the_buffer_are_empty_frames() {
+fn nothing_is_written_from_outside_the_buffer() {
     let mut run = Run::new();
     let frame = Packet::new(v4(), tcp(ACK), data(100)).bytes();
-    assert_eq!(run.offer(&frame, 10..frame.len() + 1), Offered::Complete);
-    let pieces = run.flush(&frame, |slices| slices.iter().map(|slice| slice.len()).collect());
-    assert_eq!(pieces, Some((1, 0, vec![HEADER_LEN, 0])));
-    assert_eq!(run.offer(&frame, 0..frame.len()), Offered::Joined);
+    let mut buffer = [&[0; HEADER_LEN][..], &frame].concat();
+    let whole = HEADER_LEN..buffer.len();
+    assert_eq!(run.offer(&mut buffer, 20..whole.end + 1), Offered::Complete, "an empty frame");
+    assert_eq!(run.take(&mut buffer).map(|write| (write.bytes, write.range)), Some((0, 10..20)));
+    assert_eq!(run.offer(&mut buffer, whole.clone()), Offered::Joined);
+    assert_eq!(run.offer_masked(&mut buffer, 20..whole.end + 1, [0; 4]), Offered::Refused);
     // Not the buffer that was offered.
-    let pieces = run.flush(&[], |slices| slices.iter().map(|slice| slice.len()).collect());
-    assert_eq!(pieces, Some((1, frame.len(), vec![HEADER_LEN, 0])));
+    assert_eq!(run.take(&mut []), None);
+    let mut buffer = frame.clone();
+    assert_eq!(run.offer(&mut buffer, 0..frame.len()), Offered::Joined, "no room before it");
+    assert_eq!(run.take(&mut buffer), None);
+    assert!(run.is_empty());
 }
 
 /// Flows one after the other, of frames that mostly go on, some of them spoilt.

@@ -3,7 +3,7 @@
 use super::small;
 use crate::client::Client;
 use crate::flow;
-use crate::options::Options;
+use crate::options::{Options, in_turn};
 use crate::stage::{Guest, Stage};
 use crate::table::{Bound, Row, Table, median, rounded};
 use wsnic_tests::wait_until;
@@ -17,13 +17,15 @@ pub fn run(options: &Options, table: &mut Table) {
     for (from_guest, way) in [(true, "from"), (false, "to")] {
         let guests = stages.each_ref().map(|stage| Guest::join(stage, 0, true));
         let rounds: Vec<[f64; 2]> = (0..options.rounds)
-            .map(|_| {
-                [0, 1].map(|at| {
+            .map(|round| {
+                let mut costs = [0.0; 2];
+                for at in in_turn(round, [0, 1]) {
                     let (stage, guest) = (&stages[at], &guests[at]);
                     let sample =
                         flow::window(stage, guest, from_guest, options.warm_up, options.window);
-                    sample.cpu_per_gigabyte
-                })
+                    costs[at] = sample.cpu_per_gigabyte;
+                }
+                costs
             })
             .collect();
         add(table, &format!("TCP {way} guest with locks, server's CPU"), "s/GB", &rounds);
@@ -36,7 +38,13 @@ pub fn run(options: &Options, table: &mut Table) {
     let sinks = stages.each_ref().map(small::sink);
     for way in ["from", "to"] {
         let rounds: Vec<[f64; 2]> = (0..options.rounds)
-            .map(|_| [0, 1].map(|at| small::one(way, options, &stages[at], &clients[at]).1))
+            .map(|round| {
+                let mut costs = [0.0; 2];
+                for at in in_turn(round, [0, 1]) {
+                    costs[at] = small::one(way, options, &stages[at], &clients[at]).1;
+                }
+                costs
+            })
             .collect();
         add(table, &format!("64-byte UDP frames {way} guest with locks, CPU"), "s/M", &rounds);
     }

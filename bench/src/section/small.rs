@@ -2,7 +2,7 @@
 
 use crate::client::{Busy, Client, SINK};
 use crate::flow;
-use crate::options::Options;
+use crate::options::{Options, in_turn};
 use crate::packets;
 use crate::stage::{Kind, Stage, guest_address, guest_mac};
 use crate::table::{Bound, Row, Table};
@@ -33,10 +33,9 @@ pub fn run(options: &Options, table: &mut Table) {
     for (way, faster) in [("from", 1.15), ("to", 5.0)] {
         let mut frames = Vec::new();
         let mut costs = Vec::new();
-        for _ in 0..options.rounds {
-            let samples: Vec<(Kind, f64, f64)> = stages
-                .iter()
-                .zip(&clients)
+        for round in 0..options.rounds {
+            let samples: Vec<(Kind, f64, f64)> = in_turn(round, stages.iter().zip(&clients))
+                .into_iter()
                 .map(|(stage, client)| {
                     let (frames, cpu) = one(way, options, stage, client);
                     (stage.kind, frames, cpu)

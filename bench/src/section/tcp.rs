@@ -1,7 +1,7 @@
 //! TCP through each server, in both directions.
 
 use crate::flow::{self, Sample};
-use crate::options::Options;
+use crate::options::{Options, in_turn};
 use crate::stage::{Guest, Kind, Stage};
 use crate::table::{Bound, Row, Table};
 use std::collections::BTreeMap;
@@ -17,10 +17,9 @@ pub fn run(options: &Options, table: &mut Table) {
             let way = if from_guest { "from" } else { "to" };
             let (throughput, cpu) = bounds(from_guest, offloads);
             let mut rounds = Vec::new();
-            for _ in 0..options.rounds {
-                let samples = stages
-                    .iter()
-                    .zip(&guests)
+            for round in 0..options.rounds {
+                let samples = in_turn(round, stages.iter().zip(&guests))
+                    .into_iter()
                     .map(|(stage, guest)| (stage.kind, measure(options, stage, guest, from_guest)));
                 rounds.push(samples.collect::<BTreeMap<_, _>>());
             }

@@ -3,7 +3,7 @@
 use crate::offload_cut::cut;
 use crate::packets::{ACK, Ip, Packet, Transport, checksum, data};
 use crate::tape::Tape;
-use wsnic_proto::offload::{HEADER_LEN, Offered, Run};
+use wsnic_proto::offload::{HEADER_LEN, Offered, Run, unmask};
 
 /// Frames go into one write exactly if the model joins them. A single one is unchanged; several are
 /// cut again into the same, but for ids of IPv4 with DF, which count. None is lost or overtaken.
@@ -32,36 +32,41 @@ pub fn offload_join(bytes: &[u8]) {
     assert!(rest.is_empty());
 }
 
-/// The frames of each write and its bytes.
+/// The frames of each write and its bytes, each frame masked by what came before it.
 fn join(frames: &[Vec<u8>]) -> Vec<(usize, Vec<u8>)> {
-    let buffer = frames.concat();
-    let (mut run, mut writes, mut start) = (Run::new(), Vec::new(), 0);
+    let mut buffer = [&[0; HEADER_LEN][..], &frames.concat()].concat();
+    let (mut run, mut writes, mut start) = (Run::new(), Vec::new(), HEADER_LEN);
     run.set_takes_udp(true);
-    let mut flush = |run: &mut Run| {
-        let (count, _, written) = run
-            .flush(&buffer, |slices| {
-                assert!(slices.len() <= 66);
-                slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>()
-            })
-            .expect("something is pending");
-        writes.push((count, written));
+    let mut flush = |run: &mut Run, buffer: &mut [u8]| {
+        let write = run.take(buffer).expect("something is pending");
+        writes.push((write.frames, buffer[write.range].to_vec()));
     };
     for frame in frames {
         let range = start..start + frame.len();
+        let mask = (start as u32).wrapping_mul(0x9e37_79b9).to_be_bytes();
         start = range.end;
-        let mut offered = run.offer(&buffer, range.clone());
+        unmask(&mut buffer[range.clone()], mask);
+        let masked = buffer[range.clone()].to_vec();
+        let mut offered = run.offer_masked(&mut buffer, range.clone(), mask);
         if offered == Offered::Refused {
-            flush(&mut run);
-            offered = run.offer(&buffer, range);
+            assert_eq!(buffer[range.clone()], masked, "what was refused was changed");
+            unmask(&mut buffer[range.clone()], mask);
+            let was_empty = run.is_empty();
+            offered = run.offer(&mut buffer, range.clone());
+            assert!(was_empty || offered == Offered::Refused, "masked it was refused");
+        }
+        if offered == Offered::Refused {
+            flush(&mut run, &mut buffer);
+            offered = run.offer(&mut buffer, range);
         }
         match offered {
             Offered::Joined => {}
-            Offered::Complete => flush(&mut run),
+            Offered::Complete => flush(&mut run, &mut buffer),
             Offered::Refused => panic!("an empty run refuses a frame"),
         }
     }
     if !run.is_empty() {
-        flush(&mut run);
+        flush(&mut run, &mut buffer);
     }
     writes
 }

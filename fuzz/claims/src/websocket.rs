@@ -6,7 +6,7 @@ use std::io::{self, Read, Write};
 use tungstenite::protocol::{Role, WebSocketConfig};
 use tungstenite::{Message, WebSocket};
 use wsnic_front::ws::{Decoder, Event, MAX_MESSAGE, Opcode, Violation, header};
-use wsnic_proto::offload::Sum;
+use wsnic_proto::offload::{Sum, unmask};
 
 /// However a client's bytes are cut into reads, the decoder finds what the model finds, refuses
 /// what the model refuses, and leaves what is not complete as it was. tungstenite finds the same
@@ -81,17 +81,26 @@ fn decode(sent: &[u8], unmasked: bool, mut len_of_read: impl FnMut() -> usize) -
                 }
             };
             assert!(used > 0 || event.is_none());
-            outcome.seen.extend(event.map(|event| match event {
-                Event::Message(bytes, sum) => {
-                    assert_eq!(sum, Sum::of(bytes));
-                    Seen::Message(bytes.to_vec())
-                }
-                Event::Assembled(bytes) => Seen::Message(bytes.to_vec()),
-                Event::Text(len) => Seen::Text(len),
-                Event::Ping(bytes) => Seen::Ping(bytes.to_vec()),
-                Event::Pong(bytes) => Seen::Pong(bytes.to_vec()),
-                Event::Close(code) => Seen::Close(code),
+            let mut whole = None;
+            outcome.seen.extend(event.and_then(|event| {
+                Some(match event {
+                    Event::Message(range, mask) => {
+                        whole = Some((range, mask));
+                        return None;
+                    }
+                    Event::Assembled(bytes) => Seen::Message(bytes.to_vec()),
+                    Event::Text(len) => Seen::Text(len),
+                    Event::Ping(bytes) => Seen::Ping(bytes.to_vec()),
+                    Event::Pong(bytes) => Seen::Pong(bytes.to_vec()),
+                    Event::Close(code) => Seen::Close(code),
+                })
             }));
+            if let Some((range, mask)) = whole {
+                assert_eq!(range.end, used);
+                let message = &mut partial[at + range.start..at + range.end];
+                assert_eq!(unmask(message, mask), Sum::of(message));
+                outcome.seen.push(Seen::Message(message.to_vec()));
+            }
             at += used;
             if used == 0 {
                 break;

@@ -205,11 +205,14 @@ impl Shuttle {
             let (used, event) = decoder.next(&mut bytes[at..])?;
             let end = at + used;
             match event {
-                Some(Event::Message(message, sum)) => {
-                    let range = end - message.len()..end;
+                Some(Event::Message(range, mask)) => {
+                    let range = at + range.start..at + range.end;
                     match stream_in {
-                        None => self.message(bytes, range, sum, run)?,
-                        Some(stream) => self.stream(stream, bytes, range, run)?,
+                        None => self.masked(bytes, range, mask, run)?,
+                        Some(stream) => {
+                            offload::unmask(&mut bytes[range.clone()], mask);
+                            self.stream(stream, bytes, range, run)?;
+                        }
                     }
                 }
                 Some(Event::Assembled(message)) => {
@@ -243,6 +246,25 @@ impl Shuttle {
     /// Whether nothing more is to be taken before [`Shuttle::settle`].
     fn waits<const STREAM: bool>(&self) -> bool {
         self.held.borrow().is_some() || STREAM && self.has_rest()
+    }
+
+    /// A frame that is still masked.
+    fn masked(
+        &self,
+        bytes: &mut [u8],
+        range: Range<usize>,
+        mask: [u8; 4],
+        run: &mut Run,
+    ) -> Result<(), End> {
+        // What goes on with a flow has the addresses of its first frame, which has been let pass.
+        match run.offer_masked(bytes, range.clone(), mask) {
+            Offered::Joined => Ok(()),
+            Offered::Complete => self.flush_run(bytes, run),
+            Offered::Refused => {
+                let sum = offload::unmask(&mut bytes[range.clone()], mask);
+                self.message(bytes, range, sum, run)
+            }
+        }
     }
 
     /// A frame that lies in `bytes` as a whole.
@@ -358,25 +380,11 @@ impl Shuttle {
         self.wrote(1, frame.len(), written)
     }
 
+    /// Writes what is pending: it lies in one piece, which costs the kernel less than several.
     pub(super) fn flush_run(&self, bytes: &mut [u8], run: &mut Run) -> Result<(), End> {
-        if let Some(frame) = run.take_single() {
-            return self.write_in_place(bytes, frame);
-        }
-        let write = |pieces: &[IoSlice<'_>]| uio::writev(self.tap.get_ref(), pieces);
-        match run.flush(bytes, write) {
-            Some((frames, len, written)) => self.wrote(frames, len, written),
-            None => Ok(()),
-        }
-    }
-
-    /// Writes a frame behind the TAP's header, which takes the place of what stands before it: its
-    /// WebSocket header, and the end of a message that is done with. One piece costs the kernel less
-    /// than two.
-    fn write_in_place(&self, bytes: &mut [u8], frame: Range<usize>) -> Result<(), End> {
-        let start = frame.start - offload::HEADER_LEN;
-        bytes[start..frame.start].fill(0);
-        let written = unistd::write(self.tap.get_ref(), &bytes[start..frame.end]);
-        self.wrote(1, frame.len(), written)
+        let Some(write) = run.take(bytes) else { return Ok(()) };
+        let written = unistd::write(self.tap.get_ref(), &bytes[write.range]);
+        self.wrote(write.frames, write.bytes, written)
     }
 
     fn wrote(&self, frames: usize, len: usize, written: nix::Result<usize>) -> Result<(), End> {

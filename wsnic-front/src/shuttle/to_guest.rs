@@ -28,6 +28,10 @@ pub(super) const LONGEST_BATCH: usize = 256 * 1024;
 /// stands, as [`Codel`] understands it.
 const BATCH_FRAMES: u64 = 512;
 
+/// Bytes of a batch of answers. Where the last one was longer, the guest is sent more than it sends, and what
+/// gathers while an event is waited for makes longer batches.
+const FEW: usize = 4 * 1024;
+
 /// Bytes to send at once.
 #[derive(Debug, PartialEq, Eq)]
 struct Batch(usize);
@@ -62,7 +66,7 @@ impl Shuttle {
         let mut codel = Codel::default();
         // How long the last batch was held up, and whether the TAP was empty behind it.
         let (mut waited, mut drained) = (Duration::ZERO, true);
-        let mut batch = Batch::default();
+        let (mut batch, mut last) = (Batch::default(), 0);
         loop {
             match self.outbox.flush(&self.stream).await {
                 Ok(wait) => waited += wait,
@@ -75,7 +79,7 @@ impl Shuttle {
                     Ok(guard) => Some(guard),
                     Err(_) => return End::PortLost,
                 },
-                () = self.written() => None,
+                () = self.written(), if last < FEW => None,
                 () = self.outbox.posted() => continue,
             };
             self.has_written.set(false);
@@ -90,11 +94,9 @@ impl Shuttle {
                     true => self.take_super_frames::<STREAM>(buffer, batch.0, late)?,
                     false => self.take_frames::<STREAM>(buffer, batch.0, late)?,
                 };
-                match &mut guard {
-                    Some(guard) if drained => guard.clear_ready(),
-                    // There is more, and it may be that no event says so.
-                    None if !drained => self.has_written.set(true),
-                    _ => {}
+                // Without a guard there is an event still to come, and it says if there is more.
+                if let (true, Some(guard)) = (drained, &mut guard) {
+                    guard.clear_ready();
                 }
                 let is_taken = self.outbox.send(&self.stream, &buffer[..len])?;
                 Ok((len, drained, is_taken))
@@ -103,7 +105,7 @@ impl Shuttle {
             self.bind_given().await;
             match sent {
                 Ok((len, empty, is_taken)) => {
-                    drained = empty;
+                    (drained, last) = (empty, len);
                     batch.sent(len, is_taken, took);
                     let frames = self.counters.frames_out.get() - frames;
                     waited = wait_of(&self.limit_down, len, frames);

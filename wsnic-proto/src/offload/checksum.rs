@@ -5,6 +5,8 @@
 //! order (RFC 1071 §2 B). Adding 32 bits at a time to 64 leaves room for 16 GiB, and the compiler
 //! makes vector instructions of it.
 
+use std::ops::Range;
+
 /// The sum of `bytes`, padded with a zero byte if their number is odd.
 ///
 /// Parts of a whole can be summed one by one if all but the last have an even length.
@@ -71,24 +73,84 @@ impl Eq for Sum {}
 /// one pass costs half of what two do.
 #[inline]
 pub fn unmask(bytes: &mut [u8], mask: [u8; 4]) -> Sum {
-    let mask_word = u32::from_ne_bytes(mask);
-    let mut unmask_word = |word: &mut [u8; 4]| {
-        let plain = u32::from_ne_bytes(*word) ^ mask_word;
-        *word = plain.to_ne_bytes();
-        u64::from(plain)
-    };
-    let (blocks, rest) = bytes.as_chunks_mut::<BLOCK>();
-    let mut total = 0;
-    for block in blocks {
-        let (words, _) = block.as_chunks_mut::<4>();
-        total += words.iter_mut().map(&mut unmask_word).sum::<u64>();
+    let len = bytes.len();
+    Sum(unmask_to(bytes, 0..len, 0, mask))
+}
+
+/// The same for a part of `bytes`, which is moved to where `to` begins, that is not behind it.
+#[inline]
+pub(super) fn unmask_to(bytes: &mut [u8], from: Range<usize>, to: usize, mask: [u8; 4]) -> u64 {
+    let (len, shift) = (from.len(), from.start - to);
+    let bytes = &mut bytes[to..from.end];
+    let (mut at, mut total) = (0, 0);
+    total += unmask_tiles::<BLOCK, 8>(bytes, &mut at, shift, mask);
+    total += unmask_tiles::<16, 2>(bytes, &mut at, shift, mask);
+    while let Some(word) = bytes[at + shift..].first_chunk::<4>() {
+        let plain = xored(*word, mask);
+        total += u64::from(u32::from_ne_bytes(plain));
+        bytes[at..at + 4].copy_from_slice(&plain);
+        at += 4;
     }
-    let (words, rest) = rest.as_chunks_mut::<4>();
-    total += words.iter_mut().map(unmask_word).sum::<u64>();
+    for (offset, mask) in (at..len).zip(mask) {
+        bytes[offset] = bytes[offset + shift] ^ mask;
+    }
+    total + sum_of_rest(&bytes[at..len])
+}
+
+/// Does that work from `at` on, as long as there are `N` bytes, a multiple of 8. Written so that the
+/// compiler makes vector instructions of it, with a sum in each lane.
+#[inline]
+fn unmask_tiles<const N: usize, const LANES: usize>(
+    bytes: &mut [u8],
+    at: &mut usize,
+    shift: usize,
+    mask: [u8; 4],
+) -> u64 {
+    let wide = u64::from(u32::from_ne_bytes(mask)) * 0x1_0000_0001;
+    let mut sums = [0; LANES];
+    // What is read is never behind what was written.
+    while let Some(tile) = bytes[*at + shift..].first_chunk::<N>() {
+        let mut plain = [0; N];
+        let ((from, _), (to, _)) = (tile.as_chunks::<8>(), plain.as_chunks_mut::<8>());
+        for ((from, to), sum) in from.iter().zip(to).zip(&mut sums) {
+            let word = u64::from_ne_bytes(*from) ^ wide;
+            *to = word.to_ne_bytes();
+            *sum += (word & 0xffff_ffff) + (word >> 32);
+        }
+        if let Some(place) = bytes[*at..].first_chunk_mut() {
+            *place = plain;
+        }
+        *at += N;
+    }
+    sums.iter().sum()
+}
+
+/// The first bytes of what `mask` is upon, zeros behind its end.
+#[inline]
+pub(super) fn unmasked<const N: usize>(bytes: &[u8], mask: [u8; 4]) -> [u8; N] {
+    match bytes.first_chunk::<N>() {
+        Some(head) => xored(*head, mask),
+        None => {
+            let mut head = [0; N];
+            head[..bytes.len()].copy_from_slice(bytes);
+            let mut head = xored(head, mask);
+            head[bytes.len()..].fill(0);
+            head
+        }
+    }
+}
+
+/// Of known length, which makes vector instructions of it.
+#[inline]
+fn xored<const N: usize>(mut bytes: [u8; N], mask: [u8; 4]) -> [u8; N] {
+    let (words, rest) = bytes.as_chunks_mut::<4>();
+    for word in words {
+        *word = (u32::from_ne_bytes(*word) ^ u32::from_ne_bytes(mask)).to_ne_bytes();
+    }
     for (byte, mask) in rest.iter_mut().zip(mask) {
         *byte ^= mask;
     }
-    Sum(total + sum_of_rest(rest))
+    bytes
 }
 
 /// What a number in network byte order adds to a sum.
