@@ -8,12 +8,13 @@
 //! what does not fit its queue, so a client that stops reading costs nothing but its own frames.
 //! Where that queue would stand for long, [`Codel`](crate::codel::Codel) has single frames dropped.
 //! Towards the bridge one read of the socket is decoded and unmasked in place and each message
-//! written to the TAP from where it lies; only a message that is not complete yet is kept.
+//! written to the TAP from where it lies; only a message that is not complete yet is kept. What the
+//! kernel answers at once is read at once.
 //!
 //! A TAP with offloads has a header before each frame. What it gives may be a super-frame, which is
-//! cut while it is copied behind WebSocket headers; what it gets may be one, joined from messages
-//! that lie behind each other ([`Run`]) and written from where they lie. Order is kept always: what
-//! does not continue the run first sends it on its way.
+//! cut while it is copied behind WebSocket headers; what it gets may be one, joined from consecutive
+//! messages ([`Run`]), whose payloads are moved behind each other while they are unmasked. Order is kept
+//! always: what does not continue the run first sends it on its way.
 //!
 //! Where the network's framing is a stream, messages are taken by `stream_in`, and each frame for the
 //! guest has its length before it. Which framing it is is known when the code is compiled: all of it

@@ -97,7 +97,7 @@ pub(super) fn unmask_to(bytes: &mut [u8], from: Range<usize>, to: usize, mask: [
     total + sum_of_rest(&bytes[at..len])
 }
 
-/// Does that work from `at` on, as long as there are `N` bytes, a multiple of 8. Written so that the
+/// Does that work from `at` on, as long as there are `N` bytes, 8 for each lane. Written so that the
 /// compiler makes vector instructions of it, with a sum in each lane.
 #[inline]
 fn unmask_tiles<const N: usize, const LANES: usize>(
@@ -106,6 +106,7 @@ fn unmask_tiles<const N: usize, const LANES: usize>(
     shift: usize,
     mask: [u8; 4],
 ) -> u64 {
+    const { assert!(N == 8 * LANES) };
     let wide = u64::from(u32::from_ne_bytes(mask)) * 0x1_0000_0001;
     let mut sums = [0; LANES];
     // What is read is never behind what was written.
@@ -272,6 +273,12 @@ mod tests {
             prop_assert_eq!(finished(sum(&bytes)), expected);
             let mut masked: Vec<u8> =
                 bytes.iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask).collect();
+            let mut moved = [&vec![0; cut][..], &masked].concat();
+            let end = moved.len();
+            let sum_of_moved = unmask_to(&mut moved, cut..end, 0, mask);
+            prop_assert_eq!(finished(sum_of_moved), expected);
+            prop_assert_eq!(&moved[..bytes.len()], &bytes);
+            prop_assert_eq!(super::unmasked::<128>(&masked, mask)[..bytes.len().min(128)].to_vec(), bytes[..bytes.len().min(128)].to_vec());
             let unmasked = unmask(&mut masked, mask);
             prop_assert_eq!(finished(unmasked.0), expected);
             prop_assert_eq!(&masked, &bytes);
