@@ -17,7 +17,15 @@ const SECTIONS: [(&str, &[&str]); 14] = [
         ],
     ),
     ("small", &["64-byte UDP frames from guest", "64-byte UDP frames to guest"]),
-    ("latency", &["round trip of a small frame, median", "the same, 99th percentile"]),
+    (
+        "latency",
+        // Where there is more than one core, there are rows for two as well.
+        &[
+            "round trip of a small frame, one core, median",
+            "the same, 99th percentile",
+            "the same, the first after the others' turns, median",
+        ],
+    ),
     ("memory", &["front-end's memory per idle client", "helper's memory per idle client"]),
     (
         "sessions",
