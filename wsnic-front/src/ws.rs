@@ -2,7 +2,8 @@
 //!
 //! No I/O. The decoder works in place on the caller's buffer: it finds one complete piece at a
 //! time and hands out a slice, unmasked where it lies; only fragments of an unfinished message are
-//! copied. A whole binary message is handed out as it is, for whoever moves it to unmask it meanwhile. Frame is used here for Ethernet frames alone; RFC 6455's frames are called pieces.
+//! copied. A whole binary message is handed out as it is, for whoever moves it to unmask it meanwhile.
+//! Frame is used here for Ethernet frames alone; RFC 6455's frames are called pieces.
 
 use std::ops::Range;
 use std::str;

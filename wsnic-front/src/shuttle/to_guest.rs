@@ -28,8 +28,8 @@ pub(super) const LONGEST_BATCH: usize = 256 * 1024;
 /// stands, as [`Codel`] understands it.
 const BATCH_FRAMES: u64 = 512;
 
-/// Bytes of a batch of answers. Where the last one was longer, the guest is sent more than it sends, and what
-/// gathers while an event is waited for makes longer batches.
+/// Bytes of a batch of answers. Where the last one was longer, the guest is sent more than it sends, and
+/// what gathers while an event is waited for makes longer batches.
 const FEW: usize = 4 * 1024;
 
 /// Bytes to send at once.
